@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# From a fresh clone to a conversation: installs what is missing (Debian packages, as root or with
+# sudo), builds, fetches Gemma 3 270M and runs `kim chat`, on the GPU if there is one with a Vulkan
+# driver, else on the CPU. Options are those of `kim chat`; -m MODEL takes another model.
+set -eu
+kim_root=$(cd "$(dirname "$0")/.." && pwd)
+. "$kim_root/tests/setup.sh"
+. "$kim_root/tests/drivers.sh"
+
+# word splitting of the list is meant
+# shellcheck disable=SC2086
+setup_packages $packages_build
+setup_glslang
+
+release=$kim_build/release
+log=$kim_build/chat.log
+[ -x "$release/kim" ] || say "building (about a minute)"
+(
+    cd "$kim_root" || exit
+    { [ -f "$release/build.ninja" ] || cmake --preset release; } &&
+        cmake --build --preset release --target kim list_devices
+) >"$log" 2>&1 || { tail -n 30 "$log" >&2; fail "the build failed; all of it is in $log"; }
+! grep '^### ' "$log" >&2
+
+if ! "$release/examples/list_devices" 2>/dev/null | grep -qE '\((discrete|integrated|virtual),.* usable'; then
+    [ -f "$kim_build/drivers/lavapipe/env" ] || say "no GPU with a Vulkan driver: running on the CPU"
+    setup_driver lavapipe
+    . "$kim_build/drivers/lavapipe/env"
+fi
+
+for option in "$@"; do
+    case $option in -m | --model | -m?* | --model=*) exec "$release/kim" chat "$@" ;; esac
+done
+setup_model
+exec "$release/kim" chat -m "$kim_model" "$@"

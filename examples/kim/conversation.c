@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+// The conversation of kim chat: its messages, their tokens, and the file they are saved in.
+#include "conversation.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char file_format[] = "kimberlite conversation";
+enum { FILE_VERSION = 1 };
+
+static const char *const mode_names[] = {[MODE_TEMPLATE] = "template", [MODE_CONTINUE] = "continue"};
+
+const char *conversation_mode_name(conversation_mode mode)
+{
+    return mode_names[mode];
+}
+
+bool conversation_mode_parse(const char *name, conversation_mode *mode)
+{
+    for (int i = MODE_TEMPLATE; i <= MODE_CONTINUE; i++) {
+        if (strcmp(name, mode_names[i]) == 0) {
+            *mode = (conversation_mode)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+void conversation_free(conversation *c)
+{
+    while (c->count)
+        conversation_drop(c);
+    free(c->messages);
+    free(c->system);
+    *c = (conversation){0};
+}
+
+void conversation_add(conversation *c, bool assistant, const char *text)
+{
+    if (c->count == c->room) {
+        c->room = 2 * c->room + 8;
+        c->messages = checked(realloc(c->messages, c->room * sizeof *c->messages));
+    }
+    c->messages[c->count].assistant = assistant;
+    c->messages[c->count++].text = checked(strdup(text));
+}
+
+void conversation_drop(conversation *c)
+{
+    if (c->count)
+        free(c->messages[--c->count].text);
+}
+
+void conversation_set_system(conversation *c, const char *text)
+{
+    char *copy = text && *text ? checked(strdup(text)) : NULL;
+    free(c->system);
+    c->system = copy;
+}
+
+// ---------------------------------------------------------------------------------- tokens
+
+static kim_err continue_tokens(const conversation *c, const kim_model *model, int32_t **ids,
+                               uint32_t *count)
+{
+    strbuf text = {0};
+    strbuf_add(&text, "", 0);
+    for (uint32_t i = 0; i < c->count; i++)
+        strbuf_add(&text, c->messages[i].text, strlen(c->messages[i].text));
+    kim_err err = kim_tokenize(model, text.data, text.length, false, ids, count);
+    strbuf_free(&text);
+    return err;
+}
+
+// The template wants the roles in turn: what one of them said in several pieces is joined.
+static kim_err template_tokens(const conversation *c, const kim_model *model, int32_t **ids,
+                               uint32_t *count)
+{
+    kim_message *turns = checked(calloc((size_t)c->count + 1, sizeof *turns));
+    strbuf *texts = checked(calloc((size_t)c->count + 1, sizeof *texts));
+    uint32_t n = 0, n_texts = 0;
+    if (c->system)
+        turns[n++] = (kim_message){.role = "system", .text = c->system};
+    for (uint32_t i = 0; i < c->count; i++) {
+        if (i == 0 || c->messages[i].assistant != c->messages[i - 1].assistant) {
+            turns[n++].role = c->messages[i].assistant ? "assistant" : "user";
+            n_texts++;
+        }
+        strbuf_add(&texts[n_texts - 1], c->messages[i].text, strlen(c->messages[i].text));
+        turns[n - 1].text = texts[n_texts - 1].data;
+    }
+    kim_err err = kim_chat_tokens(model, turns, n, ids, count);
+    for (uint32_t i = 0; i < n_texts; i++)
+        strbuf_free(&texts[i]);
+    free(texts);
+    free(turns);
+    return err;
+}
+
+kim_err conversation_tokens(const conversation *c, const kim_model *model, int32_t **ids,
+                            uint32_t *count)
+{
+    int32_t *text_ids = NULL;
+    uint32_t n = 0, before = 0;
+    *ids = NULL;
+    *count = 0;
+    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, &text_ids, &n)
+                                           : template_tokens(c, model, &text_ids, &n);
+    if (err)
+        return err;
+    *ids = checked(malloc(((size_t)n + 1) * sizeof **ids));
+    if (c->mode == MODE_CONTINUE) // the template has its own
+        (*ids)[before++] = kim_model_get_info(model)->bos;
+    if (n)
+        memcpy(*ids + before, text_ids, n * sizeof **ids);
+    *count = before + n;
+    kim_free(text_ids);
+    return KIM_OK;
+}
+
+// ------------------------------------------------------------------------------------ file
+
+bool conversation_save(const conversation *c, const char *path)
+{
+    cJSON *json = checked(cJSON_CreateObject());
+    cJSON_AddStringToObject(json, "format", file_format);
+    cJSON_AddNumberToObject(json, "version", FILE_VERSION);
+    cJSON_AddStringToObject(json, "mode", mode_names[c->mode]);
+    cJSON_AddStringToObject(json, "system", c->system ? c->system : "");
+    cJSON *messages = cJSON_AddArrayToObject(json, "messages");
+    for (uint32_t i = 0; i < c->count; i++) {
+        cJSON *message = cJSON_CreateObject();
+        cJSON_AddStringToObject(message, "role", c->messages[i].assistant ? "assistant" : "user");
+        cJSON_AddStringToObject(message, "text", c->messages[i].text);
+        cJSON_AddItemToArray(messages, message);
+    }
+    char *printed = checked(cJSON_Print(json));
+    cJSON_Delete(json);
+    bool saved = write_file(path, printed, strlen(printed));
+    cJSON_free(printed);
+    return saved;
+}
+
+static const char *string_field(const cJSON *object, const char *name)
+{
+    const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    return value ? value : "";
+}
+
+// NULL, or what is wrong.
+static const char *read_messages(conversation *c, const cJSON *json)
+{
+    const cJSON *messages = cJSON_GetObjectItemCaseSensitive(json, "messages");
+    const cJSON *message;
+    if (!cJSON_IsArray(messages))
+        return "it has no list of messages";
+    cJSON_ArrayForEach(message, messages)
+    {
+        const char *role = string_field(message, "role");
+        bool assistant = strcmp(role, "assistant") == 0;
+        if (!assistant && strcmp(role, "user") != 0)
+            return "a message is neither of the user nor of the assistant";
+        if (!cJSON_IsString(cJSON_GetObjectItemCaseSensitive(message, "text")))
+            return "a message has no text";
+        conversation_add(c, assistant, string_field(message, "text"));
+    }
+    return c->count && c->messages[0].assistant ? "its first message is not of the user" : NULL;
+}
+
+static const char *read_conversation(conversation *c, const cJSON *json)
+{
+    const cJSON *version = cJSON_GetObjectItemCaseSensitive(json, "version");
+    if (!json || strcmp(string_field(json, "format"), file_format) != 0)
+        return "it is no conversation saved by kim chat";
+    if (!cJSON_IsNumber(version) || version->valueint != FILE_VERSION)
+        return "it is of another version of kim chat";
+    if (!conversation_mode_parse(string_field(json, "mode"), &c->mode))
+        return "its mode is neither template nor continue";
+    conversation_set_system(c, string_field(json, "system"));
+    return read_messages(c, json);
+}
+
+bool conversation_load(conversation *c, const char *path)
+{
+    strbuf file = {0};
+    if (!read_file(path, &file))
+        return false;
+    conversation fresh = {0};
+    cJSON *json = cJSON_ParseWithLength(file.data, file.length);
+    const char *problem = read_conversation(&fresh, json);
+    cJSON_Delete(json);
+    strbuf_free(&file);
+    if (problem) {
+        conversation_free(&fresh);
+        fail("%s cannot be loaded: %s", path, problem);
+        return false;
+    }
+    conversation_free(c);
+    *c = fresh;
+    return true;
+}

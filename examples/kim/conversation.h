@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// The conversation of kim chat: its messages, their tokens, and the file they are saved in.
+#ifndef KIM_CONVERSATION_H
+#define KIM_CONVERSATION_H
+
+#include "common.h"
+
+typedef enum conversation_mode {
+    MODE_TEMPLATE, // turns, as Gemma 3's chat template has them
+    MODE_CONTINUE, // one running text, which the model continues
+} conversation_mode;
+
+// "template", "continue"
+const char *conversation_mode_name(conversation_mode mode);
+bool conversation_mode_parse(const char *name, conversation_mode *mode);
+
+typedef struct conversation {
+    conversation_mode mode;
+    char *system; // NULL: none
+    struct {
+        bool assistant; // else the user's
+        char *text;
+    } *messages;
+    uint32_t count, room;
+} conversation;
+
+void conversation_free(conversation *c);
+
+void conversation_add(conversation *c, bool assistant, const char *text);
+void conversation_drop(conversation *c); // the last message
+void conversation_set_system(conversation *c, const char *text); // NULL or "": none
+
+// The tokens of all of it, up to where the model goes on. ids: free with free()
+kim_err conversation_tokens(const conversation *c, const kim_model *model, int32_t **ids,
+                            uint32_t *count);
+
+// Each prints its sentence and returns false when it fails; a file or `c` is then as it was.
+bool conversation_save(const conversation *c, const char *path);
+bool conversation_load(conversation *c, const char *path);
+
+#endif

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// A device: what it can do, its queue, its table of blocks, its pipelines. Internal to host/.
+#ifndef KIM_GPU_H
+#define KIM_GPU_H
+
+#include "devices.h"
+#include "vulkan.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define GPU_MAX_BLOCKS 256          // slots of the table, at most
+#define GPU_BLOCK_LIMIT (1u << 30)  // bytes of one block, at most
+
+struct pipeline_table; // pipeline.h
+
+struct kim_gpu {
+    kim_gpu_params params;
+    kim_device_info info;
+
+    VkInstance instance;
+    VkDebugUtilsMessengerEXT messenger;
+    atomic_uint validation_messages;
+    VkPhysicalDevice physical;
+    VkPhysicalDeviceMemoryProperties memory;
+    VkPhysicalDeviceLimits limits;
+    VkDevice device;
+    struct VolkDeviceTable vk;
+
+    bool address; // memory mode: device addresses; else the table
+    uint64_t block_limit;
+
+    // One queue; `lock` guards it, the table and the timeline's count.
+    pthread_mutex_t lock;
+    VkQueue queue;
+    uint32_t queue_family;
+    VkSemaphore timeline; // counts submissions
+    uint64_t submitted;
+
+    // The table of blocks. Changing it waits for the device and makes recorded streams stale.
+    VkDescriptorSetLayout table_layout;
+    VkDescriptorPool table_pool;
+    VkDescriptorSet table;
+    uint32_t table_size;
+    VkBuffer slots[GPU_MAX_BLOCKS];
+    VkBuffer empty_buffer; // what unused slots hold
+    VkDeviceMemory empty_memory;
+    uint64_t table_generation;
+
+    VkPipelineLayout layout;
+    struct pipeline_table *pipelines;
+
+    _Atomic uint64_t memory_used, memory_peak;
+};
+
+void gpu_log(const kim_gpu *g, kim_log_level level, const char *fmt, ...) KIM_PRINTF(3, 4);
+
+// Waits until submission number `value` is done. KIM_ERR_DEVICE_LOST is an error of this call.
+kim_err gpu_wait(kim_gpu *g, uint64_t value);
+
+// Gives a buffer a slot in the table, or takes it back. Waits for everything submitted.
+kim_err gpu_table_add(kim_gpu *g, VkBuffer buffer, uint32_t *slot);
+void gpu_table_remove(kim_gpu *g, uint32_t slot);
+
+// Counts device memory against the cap; `bytes` may be given back with gpu_memory_return.
+kim_err gpu_memory_take(kim_gpu *g, uint64_t bytes);
+void gpu_memory_return(kim_gpu *g, uint64_t bytes);
+
+#endif

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// Weight matrices on the device: placed, packed and uploaded from a mapped file.
+#ifndef KIM_LINEAR_H
+#define KIM_LINEAR_H
+
+#include "file.h"
+#include "memory.h"
+#include "stream.h"
+#include "weight_types.h"
+
+// A matrix as the file has it: rows one after the other.
+typedef struct matrix_source {
+    const char *name; // for messages; kept
+    const weight_type *type;
+    const uint8_t *data; // in the mapped file
+    uint32_t rows;
+} matrix_source;
+
+// A run of output rows whose weights are of one type and in one block of memory.
+typedef struct linear_part {
+    const weight_type *type;
+    span w;
+    uint32_t first, rows; // output rows
+    uint32_t blocks;      // along a row
+} linear_part;
+
+#define LINEAR_MAX_SOURCES 3
+
+// y = W x for up to three matrices whose outputs stand one after the other.
+typedef struct linear {
+    matrix_source sources[LINEAR_MAX_SOURCES];
+    uint32_t n_sources;
+    uint32_t width; // elements of a row: of x
+    uint32_t rows;  // of all sources
+    bool paired;    // two sources of one type whose rows alternate: for matmul's GLU
+    linear_part *parts;
+    uint32_t n_parts;
+} linear;
+
+// Decides the parts and their places: sources of one type share a part, and a matrix larger than a
+// block of the pool is split by rows.
+//
+// paired: alternate the rows of two sources, if their types are the same; see linear.paired
+kim_err linear_place(linear *l, pool *p, const matrix_source *sources, uint32_t n_sources,
+                     uint32_t width, bool paired);
+void linear_destroy(linear *l);
+
+// Brings bytes to the device: straight into place where memory is unified, else through two staging
+// buffers of which one is filled while the other is copied.
+typedef struct uploader uploader;
+
+// file:     its pages are given back as they have been read
+// progress: as in kim_model_params
+kim_err uploader_create(uploader **out, kim_gpu *gpu, const file_mapping *file,
+                        bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
+                        uint64_t total);
+kim_err upload_linear(uploader *u, const linear *l);
+kim_err upload_bytes(uploader *u, const span *to, const void *data, uint64_t bytes);
+kim_err uploader_finish(uploader *u); // waits until all is there
+void uploader_destroy(uploader **u);
+
+#endif

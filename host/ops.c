@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT
+// Operations: one launch function each. They add dispatches to a stream and own nothing.
+#include "ops.h"
+
+#include <assert.h>
+#include <math.h>
+
+#define MAX_COLUMNS 16        // of one workgroup of matmul
+#define MAX_QUERIES 16        // of one workgroup of attention
+#define SPLIT_KEYS 512        // a cache with more than two such runs is split when queries are few
+#define MAX_SPLITS 8
+
+// On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
+// one or two subgroups.
+static bool is_cpu(const kim_gpu *g)
+{
+    return g->info.type == KIM_DEVICE_CPU;
+}
+
+static uint32_t row_workgroup(const kim_gpu *g)
+{
+    return is_cpu(g) ? 8 : 128;
+}
+
+static uint32_t weight_index(const weight_type *type)
+{
+    return (uint32_t)(type - weight_types);
+}
+
+static uint32_t divide_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+// ------------------------------------------------------------------------------------ matmul
+
+// Few columns: lanes share each sum, and the weights are read once. Many: lanes share columns.
+static pipeline_key matmul_key(const kim_gpu *g, const linear *w, const linear_part *part,
+                               uint32_t columns)
+{
+    uint32_t at_once = 1;
+    while (at_once < columns && at_once < MAX_COLUMNS)
+        at_once *= 2;
+    const bool few = at_once <= 8;
+    const uint32_t slices = !is_cpu(g) && few ? 8 : 1;
+    const uint32_t groups = !is_cpu(g) && !few ? 8 : 1;
+    const enum kim_variant first = w->paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
+    return (pipeline_key){
+        .variant = first + weight_index(part->type),
+        .constants = { 8 * groups * slices, at_once, slices, groups },
+    };
+}
+
+kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, const span *y,
+                  uint32_t columns)
+{
+    kim_err err = KIM_OK;
+    const uint32_t y_width = w->paired ? w->rows / 2 : w->rows;
+    for (uint32_t i = 0; i < w->n_parts; i++) {
+        const linear_part *part = &w->parts[i];
+        const pipeline_key key = matmul_key(stream_gpu(st), w, part, columns);
+        const uint64_t y_offset = (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
+        const span y_part = span_part(y, y_offset, y->bytes - y_offset);
+        const struct matmul_args args = {
+            .x = span_handle(x),
+            .w = span_handle(&part->w),
+            .y = span_handle(y) + (stream_gpu(st)->address ? y_offset : y_offset << 32),
+            .rows = part->rows,
+            .blocks = part->blocks,
+            .columns = columns,
+            .x_stride = x_width,
+            .y_stride = y_width,
+        };
+        const access accesses[] = { READS(*x), READS(part->w), WRITES(y_part) };
+        assert(part->blocks * part->type->block <= x_width);
+        TRY(stream_dispatch(st, &(dispatch){
+            .key = key,
+            .args = &args,
+            .args_bytes = sizeof args,
+            .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[3]),
+                        divide_up(columns, key.constants[1]), 1 },
+            .work = 2.0 * part->rows * w->width * columns,
+            .accesses = accesses,
+            .n_accesses = 3,
+        }));
+    }
+error:
+    return err;
+}
+
+kim_err op_embed(stream *st, const linear *w, const span *control, const span *y, uint32_t columns,
+                 float scale)
+{
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; i < w->n_parts; i++) {
+        const linear_part *part = &w->parts[i];
+        const struct embed_args args = {
+            .w = span_handle(&part->w),
+            .control = span_handle(control),
+            .y = span_handle(y),
+            .first = part->first,
+            .rows = part->rows,
+            .blocks = part->blocks,
+            .columns = columns,
+            .width = w->width,
+            .scale = scale,
+        };
+        const access accesses[] = { READS(part->w), READS(*control), WRITES(*y) };
+        TRY(stream_dispatch(st, &(dispatch){
+            .key = { KIM_VARIANT_EMBED_F32 + weight_index(part->type),
+                     { is_cpu(stream_gpu(st)) ? 8 : 64 } },
+            .args = &args,
+            .args_bytes = sizeof args,
+            .groups = { columns, 1, 1 },
+            .work = (double)columns * w->width,
+            .accesses = accesses,
+            .n_accesses = 3,
+        }));
+    }
+error:
+    return err;
+}
+
+// -------------------------------------------------------------------------------------- norm
+
+kim_err op_norm(stream *st, const norm_params *p)
+{
+    const struct norm_args args = {
+        .o = p->o ? span_handle(p->o) : 0,
+        .w_post = p->o ? span_handle(p->w_post) : 0,
+        .x = span_handle(p->x),
+        .w = span_handle(p->w),
+        .h = span_handle(p->h),
+        .width = p->width,
+        .rows = p->rows,
+        .eps = p->eps,
+    };
+    access accesses[5] = { READS(*p->w), WRITES(*p->h), READS(*p->x) };
+    uint32_t n = 3;
+    if (p->o) {
+        accesses[2] = WRITES(*p->x);
+        accesses[n++] = READS(*p->o);
+        accesses[n++] = READS(*p->w_post);
+    }
+    return stream_dispatch(st, &(dispatch){
+        .key = { p->o ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM, { row_workgroup(stream_gpu(st)) } },
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { p->rows, 1, 1 },
+        .work = 10.0 * p->rows * p->width,
+        .accesses = accesses,
+        .n_accesses = n,
+    });
+}
+
+// ---------------------------------------------------------------------------------- attention
+
+uint32_t rope_table_rows(uint32_t context)
+{
+    return ROPE_LOW + divide_up(context, ROPE_LOW);
+}
+
+void rope_table_fill(float *table, uint32_t context, uint32_t head, double base, double factor)
+{
+    const uint32_t rows = rope_table_rows(context);
+    for (uint32_t j = 0; j < head / 2; j++) {
+        // The frequency is rounded to fp32 as in the reference implementations; angles are not.
+        const double frequency = (float)(1.0 / (float)pow(base, 2.0 * j / head)) / factor;
+        for (uint32_t r = 0; r < rows; r++) {
+            const double position = r < ROPE_LOW ? r : (double)(r - ROPE_LOW) * ROPE_LOW;
+            float *pair = &table[((size_t)r * (head / 2) + j) * 2];
+            pair[0] = (float)cos(position * frequency);
+            pair[1] = (float)sin(position * frequency);
+        }
+    }
+}
+
+kim_err op_rope(stream *st, const rope_params *p)
+{
+    const head_shape *s = &p->shape;
+    const struct rope_args args = {
+        .qkv = span_handle(p->qkv),
+        .w_q = span_handle(p->w_q),
+        .w_k = span_handle(p->w_k),
+        .rotation = span_handle(p->rotation),
+        .k_cache = span_handle(&p->cache->k),
+        .v_cache = span_handle(&p->cache->v),
+        .control = span_handle(p->control),
+        .heads = s->heads,
+        .kv_heads = s->kv_heads,
+        .cache_rows = p->cache->rows,
+        .eps = p->eps,
+        .q_scale = p->q_scale,
+    };
+    const access accesses[] = {
+        WRITES(*p->qkv),    READS(*p->w_q),       READS(*p->w_k),       READS(*p->rotation),
+        READS(*p->control), WRITES(p->cache->k), WRITES(p->cache->v),
+    };
+    return stream_dispatch(st, &(dispatch){
+        .key = { KIM_VARIANT_ROPE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
+        .work = 10.0 * p->rows * (s->heads + 2 * s->kv_heads) * s->head,
+        .accesses = accesses,
+        .n_accesses = 7,
+    });
+}
+
+// Heads that one workgroup takes: as many as share a kv head, as far as they fit.
+static uint32_t heads_at_once(const head_shape *s)
+{
+    const uint32_t group = s->heads / s->kv_heads;
+    uint32_t n = group < MAX_QUERIES ? group : MAX_QUERIES;
+    while (group % n)
+        n--;
+    return n;
+}
+
+static uint32_t queries_at_once(const head_shape *s, uint32_t rows)
+{
+    uint32_t queries = 1;
+    while (queries < MAX_QUERIES && queries < rows * heads_at_once(s))
+        queries *= 2;
+    return queries;
+}
+
+// The count depends on the room of the cache, not on the keys in it: a recorded stream stays valid.
+static uint32_t split_count(uint32_t keys, uint32_t rows)
+{
+    const uint32_t splits = keys / SPLIT_KEYS;
+    return rows > 8 || splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
+}
+
+static uint32_t keys_seen(const kv_cache *c)
+{
+    return c->window < c->rows ? c->window : c->rows;
+}
+
+uint64_t attention_partial_bytes(const head_shape *s, uint32_t cache_rows)
+{
+    return 8ull * s->heads * split_count(cache_rows, 1) * (s->head + 2) * 4;
+}
+
+kim_err op_attention(stream *st, const attention_params *p)
+{
+    kim_err err = KIM_OK;
+    const head_shape *s = &p->shape;
+    const uint32_t group = heads_at_once(s), queries = queries_at_once(s, p->rows);
+    const uint32_t splits = split_count(keys_seen(p->cache), p->rows);
+    const span *to = splits > 1 ? p->partial : p->y;
+    const struct attention_args args = {
+        .qkv = span_handle(p->qkv),
+        .k_cache = span_handle(&p->cache->k),
+        .v_cache = span_handle(&p->cache->v),
+        .y = span_handle(to),
+        .control = span_handle(p->control),
+        .heads = s->heads,
+        .kv_heads = s->kv_heads,
+        .rows = p->rows,
+        .cache_rows = p->cache->rows,
+        .window = p->cache->window,
+    };
+    const access accesses[] = {
+        READS(*p->qkv), READS(p->cache->k), READS(p->cache->v), READS(*p->control), WRITES(*to),
+    };
+    TRY(stream_dispatch(st, &(dispatch){
+        .key = { KIM_VARIANT_ATTENTION, { KEY_BLOCK, s->head, queries, group, splits } },
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(p->rows, queries / group), s->heads / group, splits },
+        .work = 4.0 * p->rows * s->heads * s->head * keys_seen(p->cache),
+        .accesses = accesses,
+        .n_accesses = 5,
+    }));
+    if (splits == 1)
+        return KIM_OK;
+    const struct combine_args combine = {
+        .partial = span_handle(p->partial),
+        .y = span_handle(p->y),
+        .splits = splits,
+    };
+    const access combined[] = { READS(*p->partial), WRITES(*p->y) };
+    TRY(stream_dispatch(st, &(dispatch){
+        .key = { KIM_VARIANT_COMBINE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
+        .args = &combine,
+        .args_bytes = sizeof combine,
+        .groups = { p->rows * s->heads, 1, 1 },
+        .work = 2.0 * p->rows * s->heads * s->head * splits,
+        .accesses = combined,
+        .n_accesses = 2,
+    }));
+error:
+    return err;
+}
+
+// --------------------------------------------------------------------------------------- rest
+
+kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32_t width)
+{
+    const uint32_t workgroup = row_workgroup(stream_gpu(st));
+    const struct geglu_args args = {
+        .x = span_handle(x),
+        .y = span_handle(y),
+        .width = width,
+    };
+    const access accesses[] = { READS(*x), WRITES(*y) };
+    return stream_dispatch(st, &(dispatch){
+        .key = { KIM_VARIANT_GEGLU, { workgroup } },
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(width, workgroup), rows, 1 },
+        .work = 20.0 * rows * width,
+        .accesses = accesses,
+        .n_accesses = 2,
+    });
+}
+
+kim_err op_score(stream *st, const span *logits, const span *control, const span *scores,
+                 uint32_t vocab, const uint32_t rows_first_tokens[3])
+{
+    const struct score_args args = {
+        .logits = span_handle(logits),
+        .control = span_handle(control),
+        .scores = span_handle(scores),
+        .vocab = vocab,
+        .first = rows_first_tokens[1],
+        .tokens = rows_first_tokens[2],
+    };
+    const access accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
+    return stream_dispatch(st, &(dispatch){
+        .key = { KIM_VARIANT_SCORE, { row_workgroup(stream_gpu(st)) } },
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { rows_first_tokens[0], 1, 1 },
+        .work = 20.0 * rows_first_tokens[0] * vocab,
+        .accesses = accesses,
+        .n_accesses = 3,
+    });
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+// Pipelines: made on first use or all at once, kept for the life of the device, cached in a file.
+#include "pipeline.h"
+
+#include "file.h"
+#include "spirv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _WIN32
+#    include <direct.h>
+#    define make_folder(path) _mkdir(path)
+#else
+#    include <sys/stat.h>
+#    include <unistd.h>
+#    define make_folder(path) mkdir(path, 0700)
+#endif
+
+#define MAX_THREADS 16
+
+typedef struct pipeline_entry {
+    pipeline_key key;
+    VkPipeline pipeline;
+} pipeline_entry;
+
+struct pipeline_table {
+    pthread_mutex_t lock; // guards entries; creation runs outside it
+    pipeline_entry *entries;
+    uint32_t count, room;
+    bool changed; // since the cache file was read or written
+    VkPipelineCache cache;
+    char path[512]; // of the cache file; "": none
+};
+
+// What stands before the driver's data in the cache file. The driver checks its own header, but
+// drivers have crashed on damaged data, so length and hash are checked first.
+typedef struct cache_header {
+    char magic[8];
+    uint32_t vendor, device, driver, reserved;
+    uint8_t uuid[VK_UUID_SIZE];
+    uint64_t length, hash;
+} cache_header;
+
+// FNV-1a, 64 bits
+static uint64_t hash_bytes(const uint8_t *data, uint64_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (uint64_t i = 0; i < n; i++)
+        hash = (hash ^ data[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static cache_header header_for(const kim_gpu *g)
+{
+    VkPhysicalDeviceProperties p;
+    vkGetPhysicalDeviceProperties(g->physical, &p);
+    cache_header h = {
+        .magic = "KIMPIPE1",
+        .vendor = p.vendorID,
+        .device = p.deviceID,
+        .driver = p.driverVersion,
+    };
+    memcpy(h.uuid, p.pipelineCacheUUID, sizeof h.uuid);
+    return h;
+}
+
+// Sets the path of the cache file and makes its folder. No folder, no cache: not an error.
+static void choose_path(const kim_gpu *g, const char *dir, char *path, size_t size)
+{
+    char folder[400];
+    if (dir) {
+        snprintf(folder, sizeof folder, "%s", dir);
+    } else {
+#ifdef _WIN32
+        const char *base = getenv("LOCALAPPDATA");
+        snprintf(folder, sizeof folder, "%s%s", base ? base : "", base ? "/kimberlite" : "");
+#else
+        const char *base = getenv("XDG_CACHE_HOME");
+        const char *home = getenv("HOME");
+        if (base && base[0])
+            snprintf(folder, sizeof folder, "%s/kimberlite", base);
+        else
+            snprintf(folder, sizeof folder, "%s%s", home ? home : "",
+                     home ? "/.cache/kimberlite" : "");
+#endif
+    }
+    path[0] = 0;
+    if (!folder[0])
+        return;
+    for (char *at = folder + 1; *at; at++)
+        if (*at == '/') {
+            *at = 0;
+            (void)make_folder(folder);
+            *at = '/';
+        }
+    (void)make_folder(folder);
+    snprintf(path, size, "%s/pipelines-%s-%s.bin", folder, g->info.uuid,
+             g->address ? "address" : "table");
+}
+
+kim_err pipeline_table_create(kim_gpu *g, const char *cache_dir)
+{
+    kim_err err = KIM_OK;
+    file_mapping file = { 0 };
+    struct pipeline_table *t = calloc(1, sizeof *t);
+    REQUIRE_MEMORY(t);
+    pthread_mutex_init(&t->lock, NULL);
+    g->pipelines = t;
+    choose_path(g, cache_dir, t->path, sizeof t->path);
+
+    VkPipelineCacheCreateInfo info = { .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO };
+    if (t->path[0] && file_map(&file, t->path) == KIM_OK && file.size > sizeof(cache_header)) {
+        const cache_header want = header_for(g);
+        cache_header have;
+        memcpy(&have, file.data, sizeof have);
+        const uint8_t *const data = file.data + sizeof have;
+        if (!memcmp(&have, &want, offsetof(cache_header, length)) &&
+            have.length == file.size - sizeof have && have.hash == hash_bytes(data, have.length)) {
+            info.pInitialData = data;
+            info.initialDataSize = have.length;
+        } else {
+            gpu_log(g, KIM_LOG_INFO, "the pipeline cache %s is of another driver or damaged: "
+                                     "starting a new one",
+                    t->path);
+        }
+    }
+    VK_TRY(g->vk.vkCreatePipelineCache(g->device, &info, NULL, &t->cache));
+error:
+    file_unmap(&file);
+    return err;
+}
+
+void pipeline_cache_write(kim_gpu *g)
+{
+    struct pipeline_table *t = g->pipelines;
+    file_writer *writer = NULL;
+    uint8_t *data = NULL;
+    kim_err err = KIM_OK;
+    if (!t->path[0] || !t->changed)
+        return;
+    size_t size = 0;
+    VK_TRY(g->vk.vkGetPipelineCacheData(g->device, t->cache, &size, NULL));
+    data = malloc(size ? size : 1);
+    REQUIRE_MEMORY(data);
+    VK_TRY(g->vk.vkGetPipelineCacheData(g->device, t->cache, &size, data));
+    cache_header header = header_for(g);
+    header.length = size;
+    header.hash = hash_bytes(data, size);
+    TRY(file_writer_open(&writer, t->path));
+    TRY(file_writer_write(writer, &header, sizeof header));
+    TRY(file_writer_write(writer, data, size));
+    TRY(file_writer_commit(&writer));
+    t->changed = false;
+error:
+    if (err)
+        gpu_log(g, KIM_LOG_WARNING, "the pipeline cache was not written: %s", kim_error_text());
+    file_writer_abandon(&writer);
+    free(data);
+}
+
+void pipeline_table_destroy(kim_gpu *g)
+{
+    struct pipeline_table *t = g->pipelines;
+    if (!t)
+        return;
+    pipeline_cache_write(g);
+    for (uint32_t i = 0; i < t->count; i++)
+        g->vk.vkDestroyPipeline(g->device, t->entries[i].pipeline, NULL);
+    g->vk.vkDestroyPipelineCache(g->device, t->cache, NULL);
+    pthread_mutex_destroy(&t->lock);
+    free(t->entries);
+    free(t);
+    g->pipelines = NULL;
+}
+
+static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
+{
+    kim_err err = KIM_OK;
+    VkShaderModule module = VK_NULL_HANDLE;
+    const kim_spirv *s = &kim_spirv_table[key->variant];
+    uint32_t values[SPEC_COUNT];
+    VkSpecializationMapEntry entries[SPEC_COUNT];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < SPEC_COUNT; i++) {
+        values[i] = i == SPEC_TABLE_SIZE ? g->table_size : key->constants[i - SPEC_WORKGROUP];
+        if (values[i])
+            entries[n++] = (VkSpecializationMapEntry){ i, i * 4, 4 };
+    }
+    const VkSpecializationInfo special = { n, entries, sizeof values, values };
+    if (!s->code[g->address])
+        FAIL(KIM_ERR_UNSUPPORTED, "the shader %s was left out of this build: %s", s->name,
+             kim_build_missing_text);
+    const VkShaderModuleCreateInfo code = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+        .codeSize = s->bytes[g->address],
+        .pCode = s->code[g->address],
+    };
+    VK_TRY(g->vk.vkCreateShaderModule(g->device, &code, NULL, &module));
+    const VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+            .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+            .module = module,
+            .pName = "main",
+            .pSpecializationInfo = &special,
+        },
+        .layout = g->layout,
+    };
+    VK_TRY(g->vk.vkCreateComputePipelines(g->device, g->pipelines->cache, 1, &info, NULL, out));
+error:
+    if (module)
+        g->vk.vkDestroyShaderModule(g->device, module, NULL);
+    return err ? kim_fail_prefix(err, s->name) : KIM_OK;
+}
+
+// Caller holds the lock.
+static VkPipeline find_pipeline(const struct pipeline_table *t, const pipeline_key *key)
+{
+    for (uint32_t i = 0; i < t->count; i++)
+        if (!memcmp(&t->entries[i].key, key, sizeof *key))
+            return t->entries[i].pipeline;
+    return VK_NULL_HANDLE;
+}
+
+kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
+{
+    kim_err err = KIM_OK;
+    struct pipeline_table *t = g->pipelines;
+    VkPipeline made = VK_NULL_HANDLE;
+    pthread_mutex_lock(&t->lock);
+    *out = find_pipeline(t, key);
+    pthread_mutex_unlock(&t->lock);
+    if (*out)
+        return KIM_OK;
+    TRY(create_pipeline(g, key, &made));
+
+    pthread_mutex_lock(&t->lock);
+    *out = find_pipeline(t, key); // another thread may have been faster
+    if (!*out && t->count == t->room) {
+        const uint32_t room = t->room ? 2 * t->room : 64;
+        pipeline_entry *entries = realloc(t->entries, room * sizeof *entries);
+        if (entries) {
+            t->entries = entries;
+            t->room = room;
+        }
+    }
+    if (!*out && t->count < t->room) {
+        t->entries[t->count++] = (pipeline_entry){ *key, made };
+        t->changed = true;
+        *out = made;
+        made = VK_NULL_HANDLE;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (!*out)
+        err = kim_fail(KIM_ERR_NO_MEMORY, "out of host memory");
+error:
+    if (made)
+        g->vk.vkDestroyPipeline(g->device, made, NULL);
+    return err;
+}
+
+typedef struct create_job {
+    kim_gpu *gpu;
+    const pipeline_key *keys;
+    uint32_t count;
+    atomic_uint next;
+    _Atomic kim_err err;
+    char text[1024]; // of the first error: its thread ends before the caller can ask
+    atomic_flag text_taken;
+} create_job;
+
+static void *create_thread(void *argument)
+{
+    create_job *job = argument;
+    for (uint32_t i; !job->err && (i = job->next++) < job->count;) {
+        VkPipeline pipeline;
+        const kim_err err = pipeline_get(job->gpu, &job->keys[i], &pipeline);
+        if (err && !atomic_flag_test_and_set(&job->text_taken)) {
+            snprintf(job->text, sizeof job->text, "%s", kim_error_text());
+            job->err = err;
+        }
+    }
+    return NULL;
+}
+
+static uint32_t processor_count(void)
+{
+#ifdef _WIN32
+    const char *n = getenv("NUMBER_OF_PROCESSORS");
+    const long count = n ? atol(n) : 1;
+#else
+    const long count = sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    return count < 1 ? 1 : count > MAX_THREADS ? MAX_THREADS : (uint32_t)count;
+}
+
+kim_err pipeline_get_all(kim_gpu *g, const pipeline_key *keys, uint32_t count)
+{
+    create_job job = { .gpu = g, .keys = keys, .count = count, .text_taken = ATOMIC_FLAG_INIT };
+    pthread_t threads[MAX_THREADS];
+    uint32_t n = 0;
+    while (n + 1 < processor_count() && n + 1 < count &&
+           !pthread_create(&threads[n], NULL, create_thread, &job))
+        n++;
+    create_thread(&job);
+    for (uint32_t i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    return job.err ? kim_fail(job.err, "%s", job.text) : KIM_OK;
+}
+
+const char *kim_build_missing(void)
+{
+    return kim_build_missing_text;
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// Streams of work: a list of dispatches with what each reads and writes, turned into commands.
+//
+// Barriers come from the list, here and nowhere else. A stream is recorded once and submitted as
+// often as wanted; what changes from run to run stands in device memory. The list is cut into
+// submits of at most STREAM_SUBMIT_NS of device time, by the time that earlier runs took.
+#ifndef KIM_STREAM_H
+#define KIM_STREAM_H
+
+#include "memory.h"
+#include "pipeline.h"
+
+#define STREAM_SUBMIT_NS 50e6
+
+typedef struct stream stream;
+
+typedef struct access {
+    span span;
+    bool write;
+} access;
+
+#define READS(s) ((access){ .span = (s) })
+#define WRITES(s) ((access){ .span = (s), .write = true })
+
+typedef struct dispatch {
+    pipeline_key key;
+    const void *args; // push constants, copied
+    uint32_t args_bytes;
+    uint32_t groups[3];
+    double work;      // any measure of its duration that is the same for all of the stream
+    const access *accesses; // copied
+    uint32_t n_accesses;
+} dispatch;
+
+typedef struct stream_stats {
+    uint64_t dispatches, submits, barriers; // submitted so far
+    uint32_t list_dispatches, list_submits; // of the list as it stands
+    double last_seconds;                    // device time of the last finished run
+} stream_stats;
+
+kim_err stream_create(stream **out, kim_gpu *gpu);
+void stream_destroy(stream **st); // waits for its work
+
+// Empties the list. Waits for its work.
+kim_err stream_reset(stream *st);
+
+// Adding to the list; the order is the order of execution.
+kim_err stream_dispatch(stream *st, const dispatch *d);
+kim_err stream_copy(stream *st, const span *to, const span *from); // as many bytes as `to` has
+kim_err stream_fill(stream *st, const span *to, uint32_t word);
+
+// Hands the list to the device; may be called again for another run. Waits for the run before.
+kim_err stream_submit(stream *st);
+
+// Waits for what was submitted; afterwards the host sees what was written.
+kim_err stream_wait(stream *st);
+
+kim_gpu *stream_gpu(const stream *st);
+void stream_get_stats(const stream *st, stream_stats *out);
+
+#endif

@@ -1,0 +1,122 @@
+#version 460
+// SPDX-License-Identifier: MIT
+// y[c, r] = sum over k of x[c, k] * w[r, k]
+//
+// x: [columns, length] f32   w: packed, [rows, length]   y: [columns, rows] f32
+// A lane makes two rows (weights.glsl) times COLUMNS columns; eight lanes make a row group. A
+// workgroup has GROUPS row groups, and SLICES lanes that share each sum over k.
+// macros: WEIGHT; GLU: rows come in pairs (gate, up), y[c, r / 2] = gelu(gate) * up
+#extension GL_GOOGLE_include_directive : require
+#include "kim_shared.h"
+#include "memory.glsl"
+#include "weights.glsl"
+#include "gelu.glsl"
+
+layout(local_size_x_id = SPEC_WORKGROUP) in; // 8 * GROUPS * SLICES
+layout(constant_id = SPEC_A) const uint COLUMNS = 1;
+layout(constant_id = SPEC_B) const uint SLICES = 1;
+layout(constant_id = SPEC_C) const uint GROUPS = 1;
+layout(push_constant, std430) uniform Push { matmul_args a; };
+
+shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
+
+// One column: the scale is applied once a chunk, to the sum of its products. SUM_X is what the
+// offset of the chunk is multiplied with, and is the same for all rows.
+vec2 chunk_product_one(weight_place p, uint c, uint at, vec2 sum)
+{
+    vec2 d[SECTIONS], m[SECTIONS], part[SECTIONS];
+    float sum_x[SECTIONS];
+    weight_scales(p, c, d, m);
+    for (uint s = 0; s < SECTIONS; s++) {
+        part[s] = vec2(0);
+        sum_x[s] = 0;
+    }
+    for (uint t = 0; t < STEPS; t++) {
+        vec4 q0[SECTIONS], q1[SECTIONS];
+        weight_quads(p, c, t, q0, q1);
+        for (uint s = 0; s < SECTIONS; s++) {
+            const vec4 x = load_f32x4(a.x, at + (s * SECTION_STRIDE + 4 * t) * 4);
+            part[s] += vec2(dot(x, q0[s]), dot(x, q1[s]));
+#if HAS_MIN
+            sum_x[s] += (x.x + x.y) + (x.z + x.w);
+#endif
+        }
+    }
+    for (uint s = 0; s < SECTIONS; s++) {
+#if HAS_SCALE
+        sum += part[s] * d[s];
+#else
+        sum += part[s];
+#endif
+#if HAS_MIN
+        sum += sum_x[s] * m[s];
+#endif
+    }
+    return sum;
+}
+
+void main()
+{
+    const uint lane = gl_LocalInvocationIndex % 8;
+    const uint slice = SLICES == 1 ? 0 : gl_LocalInvocationIndex / (8 * GROUPS);
+    const uint group = gl_WorkGroupID.x * GROUPS + (GROUPS == 1 ? 0 : gl_LocalInvocationIndex / 8 % GROUPS);
+    const uint column = gl_WorkGroupID.y * COLUMNS;
+    const uint groups = (a.rows + ROW_GROUP - 1) / ROW_GROUP;
+    // a lane beyond the rows repeats the last group, so that no lane skips the barrier
+    const weight_place p = weight_place(a.w, min(group, groups - 1) * a.blocks * RECORD, lane);
+    const uint chunks = a.blocks * CHUNKS;
+
+    vec2 sum[COLUMNS];
+    uint x_at[COLUMNS];
+    for (uint i = 0; i < COLUMNS; i++) {
+        sum[i] = vec2(0);
+        x_at[i] = min(column + i, a.columns - 1) * a.x_stride * 4;
+    }
+    for (uint c = slice; c < chunks; c += SLICES) {
+        const uint start = chunk_start(c) * 4;
+        if (COLUMNS == 1) {
+            sum[0] = chunk_product_one(p, c, x_at[0] + start, sum[0]);
+            continue;
+        }
+        vec2 d[SECTIONS], m[SECTIONS];
+        weight_scales(p, c, d, m);
+        for (uint t = 0; t < STEPS; t++) {
+            vec4 q0[SECTIONS], q1[SECTIONS];
+            weight_quads(p, c, t, q0, q1);
+            for (uint s = 0; s < SECTIONS; s++) {
+#if HAS_SCALE
+                q0[s] = q0[s] * d[s].x + m[s].x;
+                q1[s] = q1[s] * d[s].y + m[s].y;
+#endif
+                for (uint i = 0; i < COLUMNS; i++) {
+                    const vec4 x = load_f32x4(a.x, x_at[i] + start + (s * SECTION_STRIDE + 4 * t) * 4);
+                    sum[i] += vec2(dot(x, q0[s]), dot(x, q1[s]));
+                }
+            }
+        }
+    }
+
+    if (SLICES > 1) {
+        for (uint i = 0; i < COLUMNS; i++)
+            partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex] = sum[i];
+        barrier();
+        if (slice != 0)
+            return;
+        for (uint i = 0; i < COLUMNS; i++)
+            for (uint j = 1; j < SLICES; j++)
+                sum[i] += partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex + j * 8 * GROUPS];
+    }
+    const uint row = group * ROW_GROUP + lane * 2;
+    for (uint i = 0; i < COLUMNS && column + i < a.columns; i++) {
+        const uint y_at = (column + i) * a.y_stride * 4;
+#ifdef GLU
+        if (row + 1 < a.rows)
+            store_f32(a.y, y_at + row * 2, gelu(sum[i].x) * sum[i].y);
+#else
+        if (row + 1 < a.rows)
+            store_f32x2(a.y, y_at + row * 4, sum[i]);
+        else if (row < a.rows)
+            store_f32(a.y, y_at + row * 4, sum[i].x);
+#endif
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// The one door to memory: what a handle is, and how to read and write through it.
+//
+// KIM_ADDRESS 1: a handle is a device address; 0: a slot in the table of blocks (x) and a byte
+// offset (y). `at` is a byte offset below 4 GiB in both. The address is computed as
+// base + uint64_t(at), which AMD's compiler turns into one instruction with a scalar base; indexing a
+// buffer reference costs it half as much again.
+//
+// All accesses are of 32-bit words, alone or in aligned twos and fours, so nothing is asked of a
+// device beyond core Vulkan: half floats are packed and unpacked in registers.
+// load_* are for what the dispatch does not write; reload_* for what it does.
+
+#if KIM_ADDRESS
+#extension GL_EXT_buffer_reference : require
+#extension GL_ARB_gpu_shader_int64 : require
+
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer In1 { uint v; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly restrict buffer In2 { uvec2 v; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer In4 { uvec4 v; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Out1 { uint v; };
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer Out2 { uvec2 v; };
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Out4 { uvec4 v; };
+
+#define ADDRESS_OF(handle, at) (packUint2x32(handle) + uint64_t(at))
+
+uint load_u32(uvec2 handle, uint at) { return In1(ADDRESS_OF(handle, at)).v; }
+uvec2 load_u32x2(uvec2 handle, uint at) { return In2(ADDRESS_OF(handle, at)).v; }
+uvec4 load_u32x4(uvec2 handle, uint at) { return In4(ADDRESS_OF(handle, at)).v; }
+uint reload_u32(uvec2 handle, uint at) { return Out1(ADDRESS_OF(handle, at)).v; }
+uvec2 reload_u32x2(uvec2 handle, uint at) { return Out2(ADDRESS_OF(handle, at)).v; }
+uvec4 reload_u32x4(uvec2 handle, uint at) { return Out4(ADDRESS_OF(handle, at)).v; }
+void store_u32(uvec2 handle, uint at, uint value) { Out1(ADDRESS_OF(handle, at)).v = value; }
+void store_u32x2(uvec2 handle, uint at, uvec2 value) { Out2(ADDRESS_OF(handle, at)).v = value; }
+void store_u32x4(uvec2 handle, uint at, uvec4 value) { Out4(ADDRESS_OF(handle, at)).v = value; }
+
+#else
+layout(constant_id = SPEC_TABLE_SIZE) const uint TABLE_SIZE = 16;
+layout(set = 0, binding = 0, std430) buffer Block1 { uint v[]; } block1[TABLE_SIZE];
+layout(set = 0, binding = 0, std430) buffer Block2 { uvec2 v[]; } block2[TABLE_SIZE];
+layout(set = 0, binding = 0, std430) buffer Block4 { uvec4 v[]; } block4[TABLE_SIZE];
+
+uint load_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }
+uvec2 load_u32x2(uvec2 handle, uint at) { return block2[handle.x].v[(handle.y + at) >> 3]; }
+uvec4 load_u32x4(uvec2 handle, uint at) { return block4[handle.x].v[(handle.y + at) >> 4]; }
+uint reload_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }
+uvec2 reload_u32x2(uvec2 handle, uint at) { return block2[handle.x].v[(handle.y + at) >> 3]; }
+uvec4 reload_u32x4(uvec2 handle, uint at) { return block4[handle.x].v[(handle.y + at) >> 4]; }
+void store_u32(uvec2 handle, uint at, uint value) { block1[handle.x].v[(handle.y + at) >> 2] = value; }
+void store_u32x2(uvec2 handle, uint at, uvec2 value) { block2[handle.x].v[(handle.y + at) >> 3] = value; }
+void store_u32x4(uvec2 handle, uint at, uvec4 value) { block4[handle.x].v[(handle.y + at) >> 4] = value; }
+#endif
+
+float load_f32(uvec2 handle, uint at) { return uintBitsToFloat(load_u32(handle, at)); }
+vec2 load_f32x2(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x2(handle, at)); }
+vec4 load_f32x4(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x4(handle, at)); }
+float reload_f32(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32(handle, at)); }
+vec2 reload_f32x2(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32x2(handle, at)); }
+vec4 reload_f32x4(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32x4(handle, at)); }
+void store_f32(uvec2 handle, uint at, float value) { store_u32(handle, at, floatBitsToUint(value)); }
+void store_f32x2(uvec2 handle, uint at, vec2 value) { store_u32x2(handle, at, floatBitsToUint(value)); }
+void store_f32x4(uvec2 handle, uint at, vec4 value) { store_u32x4(handle, at, floatBitsToUint(value)); }

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+# Compiles what variants.txt lists with glslang, optimises and validates it with SPIRV-Tools, and
+# generates kim_spirv.c (the words, see host/spirv.h) and kim_variants.h (their order).
+# Gives: KIM_SPIRV_SOURCE, KIM_GENERATED_DIR.
+
+# A newer compiler that tests/setup.sh fetched goes before the system's.
+set(tools "${CMAKE_CURRENT_SOURCE_DIR}/build/tools/bin")
+set(KIM_GLSLANG "" CACHE FILEPATH "GLSL compiler; empty: build/tools, then the system's")
+set(KIM_SPIRV_TOOLS "" CACHE PATH "folder of spirv-opt and spirv-val; empty: as KIM_GLSLANG")
+set(glslang "${KIM_GLSLANG}")
+if(NOT glslang)
+    find_program(glslang_found NAMES glslangValidator glslang HINTS "${tools}" NO_CACHE REQUIRED)
+    set(glslang "${glslang_found}")
+endif()
+find_program(spirv_opt spirv-opt HINTS "${KIM_SPIRV_TOOLS}" "${tools}" NO_CACHE REQUIRED)
+find_program(spirv_val spirv-val HINTS "${KIM_SPIRV_TOOLS}" "${tools}" NO_CACHE REQUIRED)
+
+# Sets `result` to whether the GLSL compiler knows an extension.
+function(kim_glsl_has result extension)
+    set(probe "${CMAKE_CURRENT_BINARY_DIR}/probe.comp")
+    file(WRITE "${probe}" "#version 460\n#extension ${extension} : require\nvoid main() {}\n")
+    execute_process(COMMAND "${glslang}" -V --target-env vulkan1.2 -o "${probe}.spv" "${probe}"
+        RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    if(failed)
+        set(${result} OFF PARENT_SCOPE)
+    else()
+        set(${result} ON PARENT_SCOPE)
+    endif()
+endfunction()
+
+# Words that stand after @ in variants.txt, and what they need of the compiler.
+set(kim_feature_coopmat GL_KHR_cooperative_matrix)
+set(kim_feature_coopmat2 GL_NV_cooperative_matrix2)
+set(kim_feature_dot GL_EXT_integer_dot_product)
+set(features "")
+foreach(feature coopmat coopmat2 dot)
+    kim_glsl_has(kim_has_${feature} ${kim_feature_${feature}})
+    string(APPEND features ", ${kim_feature_${feature}} ${kim_has_${feature}}")
+endforeach()
+message(STATUS "GLSL compiler: ${glslang}${features}")
+
+set(weight_types f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs)
+
+set(KIM_GENERATED_DIR "${CMAKE_CURRENT_BINARY_DIR}/generated")
+set(spirv_dir "${CMAKE_CURRENT_BINARY_DIR}/spirv")
+file(MAKE_DIRECTORY "${spirv_dir}")
+set(spirv_words "")  # the .inc files
+set(spirv_arrays "") # C text
+set(spirv_table "")
+set(spirv_enum "")
+set(spirv_missing "")
+
+# Adds the commands that turn one shader into words, once a memory mode.
+function(kim_compile_shader name source macros)
+    set(words "")
+    foreach(mode 0 1)
+        set(output "${spirv_dir}/${name}.${mode}")
+        set(defines -DKIM_ADDRESS=${mode})
+        foreach(macro IN LISTS macros)
+            list(APPEND defines -D${macro})
+        endforeach()
+        add_custom_command(OUTPUT "${output}.spv"
+            COMMAND "${glslang}" --quiet -V --target-env vulkan1.2 -I${shader_dir} ${defines}
+                --depfile "${output}.d" -o "${output}.spv" "${shader_dir}/${source}"
+            DEPENDS "${shader_dir}/${source}" "${glslang}"
+            DEPFILE "${output}.d"
+            COMMENT "GLSL ${name} ${mode}" VERBATIM)
+        add_custom_command(OUTPUT "${output}.inc"
+            COMMAND "${spirv_opt}" -O --strip-debug -o "${output}.opt.spv" "${output}.spv"
+            COMMAND "${spirv_val}" --target-env vulkan1.2 "${output}.opt.spv"
+            COMMAND "${CMAKE_COMMAND}" -DIN=${output}.opt.spv -DOUT=${output}.inc
+                -P "${shader_dir}/embed.cmake"
+            DEPENDS "${output}.spv" "${shader_dir}/embed.cmake"
+            COMMENT "SPIR-V ${name} ${mode}" VERBATIM)
+        list(APPEND words "${output}.inc")
+    endforeach()
+    set(spirv_words ${spirv_words} ${words} PARENT_SCOPE)
+endfunction()
+
+# Adds one variant to the table, and compiles it unless its feature is missing.
+function(kim_add_variant feature name source macros)
+    string(TOUPPER "${name}" upper)
+    string(APPEND spirv_enum "    KIM_VARIANT_${upper},\n")
+    if(feature AND NOT kim_has_${feature})
+        string(APPEND spirv_table "    {\"${name}\", {0, 0}, {0, 0}},\n")
+        list(APPEND spirv_missing ${feature})
+    else()
+        kim_compile_shader("${name}" "${source}" "${macros}")
+        foreach(mode 0 1)
+            string(APPEND spirv_arrays "static const uint32_t ${name}_${mode}[] = {\n"
+                "#include \"${name}.${mode}.inc\"\n};\n")
+        endforeach()
+        string(APPEND spirv_table "    {\"${name}\", {${name}_0, ${name}_1}, "
+            "{sizeof ${name}_0, sizeof ${name}_1}},\n")
+    endif()
+    foreach(variable spirv_words spirv_enum spirv_table spirv_arrays spirv_missing)
+        set(${variable} "${${variable}}" PARENT_SCOPE)
+    endforeach()
+endfunction()
+
+set(shader_dir "${CMAKE_CURRENT_SOURCE_DIR}/shaders")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${shader_dir}/variants.txt")
+file(STRINGS "${shader_dir}/variants.txt" lines REGEX "^[^#]")
+foreach(line IN LISTS lines)
+    separate_arguments(words UNIX_COMMAND "${line}")
+    set(feature "")
+    list(GET words 0 first)
+    if(first MATCHES "^@(.*)")
+        set(feature "${CMAKE_MATCH_1}")
+        if(NOT DEFINED kim_has_${feature})
+            message(FATAL_ERROR "variants.txt: unknown feature ${first} in: ${line}")
+        endif()
+        list(POP_FRONT words)
+    endif()
+    list(LENGTH words length)
+    if(length LESS 2)
+        message(FATAL_ERROR "variants.txt: expected [@feature] name source MACRO=VALUE..., found: ${line}")
+    endif()
+    list(POP_FRONT words name source)
+    if(name MATCHES "{type}")
+        foreach(type IN LISTS weight_types)
+            string(TOUPPER "WEIGHT_${type}" weight)
+            string(REPLACE "{type}" "${type}" typed_name "${name}")
+            string(REPLACE "{TYPE}" "${weight}" typed_macros "${words}")
+            kim_add_variant("${feature}" "${typed_name}" "${source}" "${typed_macros}")
+        endforeach()
+    else()
+        kim_add_variant("${feature}" "${name}" "${source}" "${words}")
+    endif()
+endforeach()
+
+set(missing_text "")
+list(REMOVE_DUPLICATES spirv_missing)
+foreach(feature IN LISTS spirv_missing)
+    list(APPEND missing_names ${kim_feature_${feature}})
+endforeach()
+if(spirv_missing)
+    list(JOIN missing_names ", " missing_names)
+    set(missing_text "built without the shaders that need ${missing_names}: the GLSL compiler was too old")
+    message(NOTICE "### SHADERS LEFT OUT: ${missing_text} (${glslang}); see tests/setup.sh")
+endif()
+
+file(CONFIGURE OUTPUT "${KIM_GENERATED_DIR}/kim_variants.h" @ONLY CONTENT
+"// Generated from shaders/variants.txt.
+#ifndef KIM_VARIANTS_H
+#define KIM_VARIANTS_H
+enum kim_variant {
+@spirv_enum@    KIM_VARIANT_COUNT
+};
+#endif
+")
+set(KIM_SPIRV_SOURCE "${KIM_GENERATED_DIR}/kim_spirv.c")
+file(CONFIGURE OUTPUT "${KIM_SPIRV_SOURCE}" @ONLY CONTENT
+"// Generated from shaders/variants.txt.
+#include \"host/spirv.h\"
+
+@spirv_arrays@
+const kim_spirv kim_spirv_table[] = {
+@spirv_table@};
+const uint32_t kim_spirv_count = sizeof kim_spirv_table / sizeof *kim_spirv_table;
+const char kim_build_missing_text[] = \"@missing_text@\";
+")
+set_source_files_properties("${KIM_SPIRV_SOURCE}" PROPERTIES
+    OBJECT_DEPENDS "${spirv_words}" INCLUDE_DIRECTORIES "${spirv_dir}")

@@ -1,0 +1,11 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Builds a preset and runs its tests that need no driver: tests/check_build.sh debug|clang|asan|mingw
+set -eu
+cd "$(dirname "$0")/.."
+cmake --preset "$1" -DKIM_TEST_DRIVERS=none
+cmake --build --preset "$1"
+case $1 in
+debug | asan) ctest --preset "$1" ;;
+mingw) test -s build/mingw/examples/list_devices.exe ;;
+esac
