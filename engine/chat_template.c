@@ -2,8 +2,8 @@
 // Gemma 3's chat template:
 //
 //     <bos>
-//     <start_of_turn>user\n[system text\n\n]text<end_of_turn>\n      the system's with the first user
-//     <start_of_turn>model\ntext<end_of_turn>\n                      the assistant
+//     <start_of_turn>user\n[system text\n\n]text<end_of_turn>\n      the system's with the first
+//     user <start_of_turn>model\ntext<end_of_turn>\n                      the assistant
 //     ...
 //     <start_of_turn>model\n
 //

@@ -7,7 +7,8 @@
 // characters of the left half, position). Two things keep the work small:
 // - Runs of spaces are pieces of user-defined type. Their merges come before all others, which
 //   comes to cutting a run from the left into the longest pieces; that is done without merging.
-// - Where no piece continues from a byte b with a space, no merge crosses "b ", and the text on both
+// - Where no piece continues from a byte b with a space, no merge crosses "b ", and the text on
+// both
 //   sides can be merged apart. In Gemma 3 that holds for every byte but '>'.
 // Spaces and U+2581 are one symbol to BPE. It is ' ' here, which is also how ids are decoded;
 // only added tokens tell the two apart, because they are looked for in the text as it is.
@@ -49,11 +50,11 @@ struct tokenizer {
 
     int32_t *table; // [table_mask + 1] ids of ordinary pieces and of runs of spaces; -1: empty
     uint32_t table_mask;
-    uint32_t longest; // bytes of the longest piece in the table
+    uint32_t longest;     // bytes of the longest piece in the table
     uint32_t longest_run; // all lengths of runs of spaces from 2 to this are pieces; 1: none is
     bool goes_on[256];    // some ordinary piece has a space after this byte
 
-    added_token *added;        // [n_added] sorted by text, then by id
+    added_token *added; // [n_added] sorted by text, then by id
     uint32_t n_added;
     uint32_t added_first[257]; // where those that begin with a byte begin in `added`
     char *run_text;            // U+2581 as often as in the longest run of them
@@ -266,8 +267,15 @@ static const added_token *match_added(const tokenizer *t, const char *text, size
 static kim_err classify(const tokenizer_params *p, uint32_t i, uint8_t *kind)
 {
     static const char *const special[] = {
-        "<pad>",         "<eos>",            "<bos>",          "<unk>",           "<start_of_turn>",
-        "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>",
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "<start_of_image>",
+        "<end_of_image>",
+        "<image_soft_token>",
     };
     gguf_string text = p->texts[i];
     if (text.length > MAX_PIECE)
@@ -300,7 +308,7 @@ static kim_err classify(const tokenizer_params *p, uint32_t i, uint8_t *kind)
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0'
+    return c >= '0' && c <= '9'   ? c - '0'
            : c >= 'A' && c <= 'F' ? c - 'A' + 10
            : c >= 'a' && c <= 'f' ? c - 'a' + 10
                                   : -1;
@@ -767,8 +775,8 @@ kim_err tokenizer_append(const tokenizer *t, const char *text, size_t length, bo
     kim_err err = KIM_OK;
     workspace w = { 0 };
     if (length > INT32_MAX)
-        FAIL(KIM_ERR_ARGUMENT, "the text has %zu bytes, at most %d can be tokenized at once",
-             length, INT32_MAX);
+        FAIL(KIM_ERR_ARGUMENT, "the text has %llu bytes, at most %d can be tokenized at once",
+             (unsigned long long)length, INT32_MAX);
     if (length == 0)
         return KIM_OK;
     w.text = malloc(length);

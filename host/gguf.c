@@ -10,7 +10,6 @@
 #include "error.h"
 #include "file.h"
 
-#include <assert.h>
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>

@@ -186,3 +186,8 @@ VkBuffer span_buffer(const span *s)
 {
     return s->pool->blocks[s->block].buffer;
 }
+
+uint64_t pool_limit_of(const kim_gpu *gpu)
+{
+    return gpu->block_limit;
+}

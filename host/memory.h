@@ -48,6 +48,9 @@ typedef struct span {
 void pool_init(pool *p, const char *name, pool_use use, uint64_t block_limit);
 void pool_destroy(pool *p);
 
+// Bytes of the largest block that every driver of this device takes.
+uint64_t pool_limit_of(const kim_gpu *gpu);
+
 // bytes: at most the block limit
 kim_err pool_place(pool *p, uint64_t bytes, span *out);
 uint64_t pool_bytes(const pool *p);

@@ -33,9 +33,11 @@ const tensor_type *tensor_type_find(uint32_t ggml)
     return &tensor_types[ggml];
 }
 
+// In the order of WEIGHT_* in shaders/weights.glsl: the place picks the shader.
 const weight_type weight_types[WEIGHT_TYPE_COUNT] = {
     { .ggml = 0, .name = "F32", 32, 128, .words = 32, .word_offset = 0, .half_offset = -1 },
     { .ggml = 1, .name = "F16", 32, 64, .words = 16, .word_offset = 0, .half_offset = -1 },
+    { .ggml = 30, .name = "BF16", 32, 64, .words = 16, .word_offset = 0, .half_offset = -1 },
     { .ggml = 2, .name = "Q4_0", 32, 18, .words = 4, .word_offset = 2, .half_offset = 0 },
     { .ggml = 3, .name = "Q4_1", 32, 20, .words = 5, .word_offset = 0, .half_offset = -1 },
     { .ggml = 6, .name = "Q5_0", 32, 22, .words = 5, .word_offset = 2, .half_offset = 0 },
@@ -48,7 +50,6 @@ const weight_type weight_types[WEIGHT_TYPE_COUNT] = {
     { .ggml = 14, .name = "Q6_K", 256, 210, .words = 52, .word_offset = 0, .half_offset = 208 },
     { .ggml = 20, .name = "IQ4_NL", 32, 18, .words = 4, .word_offset = 2, .half_offset = 0 },
     { .ggml = 23, .name = "IQ4_XS", 256, 136, .words = 34, .word_offset = 0, .half_offset = -1 },
-    { .ggml = 30, .name = "BF16", 32, 64, .words = 16, .word_offset = 0, .half_offset = -1 },
 };
 
 const weight_type *weight_type_find(uint32_t ggml)

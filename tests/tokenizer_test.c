@@ -34,7 +34,9 @@ static void test_utf8(void)
         { "\xF4\x90\x80\x80", R R R R }, // above U+10FFFF
         { "\xF5", R },
         { "\xE2\x82", R },
-        { "\xE2\x82" "A", R "A" },
+        { "\xE2\x82"
+          "A",
+          R "A" },
         { "\xE2\x28\xA1", R "(" R },
         { "\xF0\x9F\xA4\xE2\x82\xAC", R "\xE2\x82\xAC" },
         { "\xF0\x9F\xF0\x9F\xA4\x96\xF0", R "\xF0\x9F\xA4\x96" R },
@@ -51,7 +53,7 @@ static void test_utf8(void)
         }
     }
     for (int i = 0; i < 20000; i++) { // how the bytes are cut makes no difference
-        static const unsigned char some[] = { 'a', 0x80, 0x90, 0xA0, 0xBF, 0xC3, 0xE0,
+        static const unsigned char some[] = { 'a',  0x80, 0x90, 0xA0, 0xBF, 0xC3, 0xE0,
                                               0xE2, 0xED, 0xEF, 0xF0, 0xF4, 0xFF };
         char text[16], whole[64], cut[64];
         for (size_t k = 0; k < sizeof text; k++)
@@ -162,18 +164,54 @@ static void expect_refused(void (*spoil)(small_vocabulary *v), const char *words
     CHECK(!t, "a tokenizer after a failure");
 }
 
-static void no_tokens(small_vocabulary *v) { v->params.count = 0; }
-static void wrong_type(small_vocabulary *v) { v->types[9] = 7; }
-static void nan_score(small_vocabulary *v) { v->scores[9] = 0.0f / 0.0f; }
-static void empty_text(small_vocabulary *v) { v->texts[9].length = 0; }
-static void long_text(small_vocabulary *v) { v->texts[9].length = 1u << 20; }
-static void bad_byte(small_vocabulary *v) { v->byte_texts[9][3] = 'g'; }
-static void same_byte(small_vocabulary *v) { v->byte_texts[9][4] = '8'; }
-static void no_byte(small_vocabulary *v) { v->types[small_vocabulary_find(v, "<0x41>")] = 1; }
-static void no_bos(small_vocabulary *v) { v->texts[2].data = "<BOS>"; }
-static void no_eos(small_vocabulary *v) { v->texts[1].data = "<EOS>"; }
-static void bos_outside(small_vocabulary *v) { v->params.bos = 100000; }
-static void eos_is_text(small_vocabulary *v) { v->params.eos = small_vocabulary_find(v, "the"); }
+static void no_tokens(small_vocabulary *v)
+{
+    v->params.count = 0;
+}
+static void wrong_type(small_vocabulary *v)
+{
+    v->types[9] = 7;
+}
+static void nan_score(small_vocabulary *v)
+{
+    v->scores[9] = 0.0f / 0.0f;
+}
+static void empty_text(small_vocabulary *v)
+{
+    v->texts[9].length = 0;
+}
+static void long_text(small_vocabulary *v)
+{
+    v->texts[9].length = 1u << 20;
+}
+static void bad_byte(small_vocabulary *v)
+{
+    v->byte_texts[9][3] = 'g';
+}
+static void same_byte(small_vocabulary *v)
+{
+    v->byte_texts[9][4] = '8';
+}
+static void no_byte(small_vocabulary *v)
+{
+    v->types[small_vocabulary_find(v, "<0x41>")] = 1;
+}
+static void no_bos(small_vocabulary *v)
+{
+    v->texts[2].data = "<BOS>";
+}
+static void no_eos(small_vocabulary *v)
+{
+    v->texts[1].data = "<EOS>";
+}
+static void bos_outside(small_vocabulary *v)
+{
+    v->params.bos = 100000;
+}
+static void eos_is_text(small_vocabulary *v)
+{
+    v->params.eos = small_vocabulary_find(v, "the");
+}
 static void no_space(small_vocabulary *v)
 {
     v->texts[small_vocabulary_find(v, "\xE2\x96\x81")].data = "abc";
@@ -194,6 +232,105 @@ static void test_refused(void)
     expect_refused(bos_outside, "beginning-of-text token is 100000");
     expect_refused(eos_is_text, "not a special token");
     expect_refused(no_space, "no token for a space");
+}
+
+// ------------------------------------------------------------------------------------- file
+
+typedef struct writer {
+    uint8_t bytes[32768];
+    size_t n;
+} writer;
+
+static void put(writer *w, const void *data, size_t n)
+{
+    CHECK(w->n + n <= sizeof w->bytes, "no room");
+    memcpy(w->bytes + w->n, data, n);
+    w->n += n;
+}
+
+static void put_string(writer *w, const char *text, uint64_t length)
+{
+    put(w, &length, 8);
+    put(w, text, length);
+}
+
+static void put_key(writer *w, const char *name, uint32_t type)
+{
+    put_string(w, name, strlen(name));
+    put(w, &type, 4);
+}
+
+static void put_array(writer *w, const char *name, uint32_t type, uint64_t count)
+{
+    put_key(w, name, GGUF_ARRAY);
+    put(w, &type, 4);
+    put(w, &count, 8);
+}
+
+// What is told apart in the files of test_files().
+typedef struct file_case {
+    const char *model;
+    uint32_t fewer_scores, fewer_types;
+    int32_t eos;
+    bool space_prefix;
+} file_case;
+
+// The small vocabulary as a GGUF file of a little-endian machine.
+static kim_err open_file(const file_case *c, tokenizer **t)
+{
+    static small_vocabulary v;
+    writer w = { .n = 0 };
+    small_vocabulary_make(&v);
+    const uint32_t count = v.params.count, version = 3;
+    const uint64_t n_tensors = 0, n_keys = 6;
+    put(&w, "GGUF", 4);
+    put(&w, &version, 4);
+    put(&w, &n_tensors, 8);
+    put(&w, &n_keys, 8);
+    put_key(&w, "tokenizer.ggml.model", GGUF_STRING);
+    put_string(&w, c->model, strlen(c->model));
+    put_array(&w, "tokenizer.ggml.tokens", GGUF_STRING, count);
+    for (uint32_t i = 0; i < count; i++)
+        put_string(&w, v.texts[i].data, v.texts[i].length);
+    put_array(&w, "tokenizer.ggml.scores", GGUF_F32, count - c->fewer_scores);
+    put(&w, v.scores, (count - c->fewer_scores) * sizeof *v.scores);
+    put_array(&w, "tokenizer.ggml.token_type", GGUF_I32, count - c->fewer_types);
+    put(&w, v.types, (count - c->fewer_types) * sizeof *v.types);
+    put_key(&w, "tokenizer.ggml.eos_token_id", GGUF_I32);
+    put(&w, &c->eos, 4);
+    put_key(&w, "tokenizer.ggml.add_space_prefix", GGUF_BOOL);
+    put(&w, &c->space_prefix, 1);
+
+    gguf *g;
+    CHECK_OK(gguf_open_memory(&g, w.bytes, w.n, "small.gguf"));
+    kim_err err = tokenizer_create_from_gguf(t, g);
+    gguf_close(&g);
+    return err;
+}
+
+static void test_files(void)
+{
+    tokenizer *t;
+    CHECK_OK(open_file(&(file_case){ "llama", .eos = 6 }, &t));
+    CHECK(tokenizer_ends(t, 6) && tokenizer_get_ids(t)->eos == 1, "<eos> or the file's end");
+    tokenizer_destroy(&t);
+    static const struct {
+        file_case file;
+        kim_err code;
+        const char *words;
+    } cases[] = {
+        { { "gpt2", .eos = 1 }, KIM_ERR_UNSUPPORTED, "\"gpt2\", only \"llama\"" },
+        { { "llama", .fewer_scores = 1, .eos = 1 }, KIM_ERR_FORMAT, "scores has" },
+        { { "llama", .fewer_types = 2, .eos = 1 }, KIM_ERR_FORMAT, "token_type has" },
+        { { "llama", .eos = -2 }, KIM_ERR_FORMAT, "eos_token_id is -2" },
+        { { "llama", .eos = 9999 }, KIM_ERR_FORMAT, "small.gguf: the end-of-text token is 9999" },
+        { { "llama", .eos = 1, .space_prefix = true }, KIM_ERR_UNSUPPORTED, "add_space_prefix" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        CHECK_FAILS(open_file(&cases[i].file, &t), cases[i].code, cases[i].words);
+        CHECK(strstr(kim_error_text(), "small.gguf: "), "\"%s\" names no file", kim_error_text());
+        CHECK(!t, "a tokenizer after a failure");
+    }
 }
 
 // ------------------------------------------------------------------------- real vocabulary
@@ -217,7 +354,8 @@ static size_t with_spaces(const char *text, size_t length, char *out)
 static void check_decoding(const tokenizer *t, const char *text, size_t length, const int32_t *ids,
                            uint32_t n, bool valid)
 {
-    char *expected = malloc(length + 1), *bytes = malloc(length + 1), *out = malloc(3 * length + 999);
+    char *expected = malloc(length + 1), *bytes = malloc(length + 1),
+         *out = malloc(3 * length + 999);
     CHECK(expected && bytes && out, "out of memory");
     size_t n_expected = with_spaces(text, length, expected), n_bytes = 0, n_out = 0;
     kim_utf8 state = { 0 };
@@ -286,10 +424,13 @@ static void test_published(const tokenizer *t, const char *folder)
 // Bytes that are no UTF-8 become byte tokens, and what is beside them is as if it stood alone.
 static void test_invalid(const tokenizer *t)
 {
-    static const char *const bad[] = { "\xFF", "\x80", "\xC0\xAF", "\xED\xA0\x80", "\xE2\x96",
-                                       "\xF0\x9F\xA4", "\xF4\x90\x80\x80", "\xC3" };
-    static const char *const good[] = { "a", " the", "hello", "\n\n", "  ", "<b>", "\xC3\xA9",
-                                        "\xE2\x96\x81\xE2\x96\x81", "\t", "12" };
+    static const char *const bad[] = {
+        "\xFF",     "\x80",         "\xC0\xAF",         "\xED\xA0\x80",
+        "\xE2\x96", "\xF0\x9F\xA4", "\xF4\x90\x80\x80", "\xC3"
+    };
+    static const char *const good[] = { "a",  " the", "hello",    "\n\n",
+                                        "  ", "<b>",  "\xC3\xA9", "\xE2\x96\x81\xE2\x96\x81",
+                                        "\t", "12" };
     for (int i = 0; i < 5000; i++) {
         token_list expected = { 0 };
         char text[256];
@@ -349,6 +490,7 @@ int main(int argc, char **argv)
     test_small();
     test_odd_files();
     test_refused();
+    test_files();
     tokenizer *t = model_tokenizer(argc, argv);
     const tokenizer_ids *ids = tokenizer_get_ids(t);
     CHECK(ids->eos == 1 && ids->bos == 2 && ids->start_of_turn == 105 && ids->end_of_turn == 106 &&
@@ -360,8 +502,10 @@ int main(int argc, char **argv)
     for (size_t length = 100000; length <= 1000000; length *= 10) {
         time_text(t, "a", "a", length);
         time_text(t, "spaces", " ", length);
-        time_text(t, "English", "The model reads 32 tokens, then it's asked: \"What next?\"\n", length);
-        time_text(t, "Chinese", "\xE6\x88\x91\xE8\x83\xBD\xE5\x90\x9E\xE4\xB8\x8B\xE7\x8E\xBB", length);
+        time_text(t, "English", "The model reads 32 tokens, then it's asked: \"What next?\"\n",
+                  length);
+        time_text(t, "Chinese", "\xE6\x88\x91\xE8\x83\xBD\xE5\x90\x9E\xE4\xB8\x8B\xE7\x8E\xBB",
+                  length);
     }
     tokenizer_destroy(&t);
     return 0;

@@ -121,8 +121,8 @@ static bool read_conversation(chat *c)
     kim_err err = conversation_tokens(&c->talk, c->o.model, &ids, &count);
     if (!err && count >= room) {
         c->status = fail("with this message there are %u tokens, %u more than a context of %u "
-                         "positions has room for; shorten it, /clear, or start with a larger "
-                         "--context",
+                         "positions has room for; shorten it, begin anew, or start with a "
+                         "larger --context",
                          count, count - room + 1, room);
         free(ids);
         return false;
@@ -190,8 +190,8 @@ static kim_err generate(chat *c, strbuf *answer)
         if (c->last.answer_tokens == limit)
             break;
         if (kim_session_position(session) == kim_session_context(session)) {
-            note("\nthe context of %u positions is full: the answer stops here; /clear, or start "
-                 "with a larger --context",
+            note("\nthe context of %u positions is full: the answer stops here; begin anew, or "
+                 "start with a larger --context",
                  kim_session_context(session));
             break;
         }
@@ -468,11 +468,14 @@ static void print_banner(const chat *c)
     const kim_device_info *device = kim_gpu_info(c->o.gpu);
     note("%s on %s (%s): %s", *info->name ? info->name : info->architecture, device->name,
          device_type_name(device->type), device->reason);
-    if (!info->chat)
-        note("this model is pre-trained: it continues text and was not tuned for conversation; "
-             "mode %s%s",
-             conversation_mode_name(c->talk.mode),
-             c->talk.mode == MODE_CONTINUE ? " (--mode template or /mode template: turns)" : "");
+    if (info->chat)
+        return;
+    if (c->talk.mode == MODE_CONTINUE)
+        note("this model is pre-trained: it continues your text (/mode template: turns all the "
+             "same)");
+    else
+        note("this model is pre-trained: it was not tuned for turns (/mode continue: continues "
+             "your text)");
 }
 
 static int converse(chat *c)

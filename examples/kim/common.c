@@ -141,9 +141,13 @@ static int take_operands(const arguments *a, poptContext context)
 int arguments_parse(const arguments *a, int argc, const char **argv)
 {
     enum { HELP = 1 };
-    struct poptOption table[] = {
-        INCLUDE_OPTIONS(a->options, "Options:"),
+    struct poptOption help_options[] = {
         {"help", 'h', POPT_ARG_NONE, NULL, HELP, "show this", NULL},
+        POPT_TABLEEND,
+    };
+    struct poptOption table[] = {
+        INCLUDE_OPTIONS(a->options, NULL),
+        INCLUDE_OPTIONS(help_options, NULL),
         POPT_TABLEEND,
     };
     argv[0] = a->command; // popt's help names it

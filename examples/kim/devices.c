@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int as_json;
 
@@ -87,14 +88,24 @@ static int print_devices_json(const kim_device_info *infos, uint32_t count)
     return print_json(json);
 }
 
+// The names of features in lines of at most 80 columns.
 static void print_features(const kim_device_info *d, bool present, const char *label)
 {
-    int printed = 0;
+    enum { INDENT = 14, WIDTH = 80 };
+    int column = 0;
     for (int i = 0; i < N_FEATURES; i++) {
-        if (has_feature(d, i) == present)
-            printf("%s%s", printed++ ? ", " : label, features[i].words);
+        if (has_feature(d, i) != present)
+            continue;
+        int length = (int)strlen(features[i].words);
+        if (!column)
+            column = printf("   %-*s", INDENT - 3, label);
+        else if (column + 2 + length < WIDTH)
+            column += printf(", ");
+        else
+            column = printf(",\n%*s", INDENT, "") - 2;
+        column += printf("%s", features[i].words);
     }
-    if (printed)
+    if (column)
         putchar('\n');
 }
 
@@ -114,8 +125,8 @@ static void print_device(const kim_device_info *d)
     if (d->subgroup_min != d->subgroup_max)
         printf(" (%u to %u)", d->subgroup_min, d->subgroup_max);
     printf("\n   baseline   %s\n", d->usable ? "yes" : d->problem);
-    print_features(d, true, "   has        ");
-    print_features(d, false, "   has not    ");
+    print_features(d, true, "has");
+    print_features(d, false, "has not");
 }
 
 int command_devices(int argc, const char **argv)

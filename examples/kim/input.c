@@ -74,7 +74,7 @@ static void remember(input *in, const char *line)
     if (!file)
         return;
     fseek(file, 0, SEEK_END); // an empty file gets its first line from libedit
-    history(in->history, &event, H_NSAVE_FP, (size_t)1, file);
+    history(in->history, &event, H_NSAVE_FP, (size_t)0, file); // from the 0th on, the newest
     fclose(file);
 }
 
@@ -164,18 +164,19 @@ static char *prompt_text(EditLine *edit)
     return (char *)(uintptr_t)((input *)data)->prompt;
 }
 
+// The wide functions: the others leave copies of the strings behind.
 static void bind_keys(EditLine *edit)
 {
-    static const char *const keys[][2] = {
-        {"\033[200~", "kim-paste"},          {"^R", "em-inc-search-prev"},
-        {"\033[3~", "ed-delete-next-char"},  {"\033[H", "ed-move-to-beg"},
-        {"\033[F", "ed-move-to-end"},        {"\033[1~", "ed-move-to-beg"},
-        {"\033[4~", "ed-move-to-end"},       {"\033[1;5C", "em-next-word"},
-        {"\033[1;5D", "ed-prev-word"},
+    static const wchar_t *const keys[][2] = {
+        {L"\033[200~", L"kim-paste"},         {L"^R", L"em-inc-search-prev"},
+        {L"\033[3~", L"ed-delete-next-char"}, {L"\033[H", L"ed-move-to-beg"},
+        {L"\033[F", L"ed-move-to-end"},       {L"\033[1~", L"ed-move-to-beg"},
+        {L"\033[4~", L"ed-move-to-end"},      {L"\033[1;5C", L"em-next-word"},
+        {L"\033[1;5D", L"ed-prev-word"},
     };
-    el_set(edit, EL_ADDFN, "kim-paste", "insert what is pasted", paste);
+    el_wset(edit, EL_ADDFN, L"kim-paste", L"insert what is pasted", paste);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        el_set(edit, EL_BIND, keys[i][0], keys[i][1], NULL);
+        el_wset(edit, EL_BIND, keys[i][0], keys[i][1], NULL);
 }
 
 input *input_open(void)
@@ -233,7 +234,7 @@ static input_result edit_line(input *in, const char **line, size_t *length)
         bool typed = el_line(in->edit)->lastchar > el_line(in->edit)->buffer;
         if (!interrupts || !typed)
             break;
-        fputs("^C\n", stderr); // drops what was typed
+        fputs("\033[J^C\n", stderr); // drops what was typed
     }
     if (interrupts)
         return INPUT_INTERRUPTED;

@@ -246,8 +246,8 @@ static int print_report_json(const report *r, const char *path)
 static void print_shapes(const kim_model_info *info)
 {
     char bytes[32];
-    printf("%s%s%s%s  (%s%s%s)\n", style_bold(stdout), *info->name ? info->name : "no name",
-           style_end(stdout), "", info->architecture, *info->size ? " " : "", info->size);
+    printf("%s%s%s  (%s%s%s)\n", style_bold(stdout), *info->name ? info->name : "no name",
+           style_end(stdout), info->architecture, *info->size ? " " : "", info->size);
     printf("  kind          %s\n", info->chat ? "tuned for conversation"
                                               : "pre-trained: continues text");
     printf("  parameters    %.1f million in %s, %.2f bits each\n", (double)info->parameters / 1e6,

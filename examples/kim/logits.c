@@ -81,12 +81,8 @@ static kim_err text_ids(const kim_model *model, const strbuf *prompt, result *r)
 
 static int make_prompt(const kim_model *model, result *r)
 {
-    if (options.ids) {
-        int status = parse_ids("--ids", options.ids, &r->ids, &r->n_ids);
-        if (status == STATUS_OK && r->n_ids == 0)
-            status = fail("--ids names no token");
-        return status;
-    }
+    if (options.ids)
+        return STATUS_OK; // from check_options
     strbuf prompt = {0};
     if (options.prompt_file) {
         if (!read_file(options.prompt_file, &prompt))
@@ -254,7 +250,7 @@ static void result_free(result *r)
     free(r->ids);
 }
 
-static int check_options(void)
+static int check_options(result *r)
 {
     int sources = (options.prompt != NULL) + (options.prompt_file != NULL) + (options.ids != NULL);
     if (sources != 1)
@@ -263,7 +259,11 @@ static int check_options(void)
     if (!option_in_range("-n", options.steps, 0, 1 << 24) ||
         !option_in_range("--top", options.top, 0, TOP_MOST))
         return STATUS_USAGE;
-    return STATUS_OK;
+    if (options.ids && parse_ids("--ids", options.ids, &r->ids, &r->n_ids) != STATUS_OK)
+        return STATUS_USAGE;
+    if (options.ids && !r->n_ids)
+        return fail_usage("--ids names no token");
+    return model_path() ? STATUS_OK : STATUS_USAGE;
 }
 
 int command_logits(int argc, const char **argv)
@@ -282,14 +282,11 @@ int command_logits(int argc, const char **argv)
         argc, argv);
     if (status != STATUS_GO_ON)
         return status;
-    status = check_options();
-    if (status != STATUS_OK)
-        return status;
     opened o = {0};
     result r = {0};
-    if (!model_path())
-        return STATUS_USAGE;
-    status = open_gpu(&o);
+    status = check_options(&r);
+    if (status == STATUS_OK)
+        status = open_gpu(&o);
     if (status == STATUS_OK)
         status = open_model(&o);
     if (status == STATUS_OK)

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// A model: what the file says, and its weights on one device. Internal to engine/.
+#ifndef KIM_MODEL_H
+#define KIM_MODEL_H
+
+#include "architecture.h"
+#include "tokenizer.h"
+
+#include "host/linear.h"
+#include "host/ops.h"
+
+typedef struct layer_weights {
+    span norm_attention;      // (hidden)  f32, as are all norms
+    linear qkv;               // (heads * head + 2 * kv_heads * head, hidden): rows q, k, v
+    span norm_q, norm_k;      // (head)
+    linear o;                 // (hidden, heads * head): heads * head differs from hidden in every size
+    span norm_post_attention; // (hidden)
+    span norm_feed_forward;   // (hidden)
+    linear gate_up;           // (2 * feed_forward, hidden): rows gate 0, up 0, gate 1, ... if paired
+    linear down;              // (hidden, feed_forward)
+    span norm_post_feed_forward; // (hidden)
+} layer_weights;
+
+struct kim_model {
+    kim_gpu *gpu; // NULL: information only
+    gguf *file;
+    tokenizer *tokens;
+    architecture arch;
+    kim_model_info info;
+    pool weights;
+    layer_weights *layers;
+    linear embedding; // (vocab, hidden), and the output: they are tied
+    span norm_output; // (hidden)
+    span rotation_local, rotation_global; // see rope.comp
+};
+
+#endif

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+// A session: its memory on the device, its tokens, its streams. Internal to engine/.
+#ifndef KIM_SESSION_H
+#define KIM_SESSION_H
+
+#include "model.h"
+
+#define SCORE_ROWS 16 // rows of logits made at once when a prompt is scored
+
+// All memory of a session, placed by session_place; nothing is allocated on the device before
+// every size is known.
+typedef struct session_memory {
+    pool local, global;     // K and V
+    pool activations;       // on the device
+    pool upload, readback;  // what the host writes, and reads
+    kv_cache *kv;           // [layers]
+    span x;                 // [batch, hidden] the residual
+    span h;                 // [batch, hidden] after a norm
+    span qkv;               // [batch, (heads + 2 kv_heads) head]
+    span attended;          // [batch, heads head]
+    span made;              // [batch, hidden] what attention or feed-forward made
+    span gate_up;           // [batch, 2 feed_forward], only where gate and up differ in type
+    span gated;             // [batch, feed_forward]
+    span partial;           // of attention over split keys
+    span logits;            // [SCORE_ROWS, vocab]
+    span scores;            // [batch, 4]
+    span control;           // CONTROL_TOKENS + batch + 1 words
+    span logits_back;       // [vocab]
+    span scores_back;       // [batch, 4]
+} session_memory;
+
+// What a recorded stream computes after the layers.
+typedef enum step_output {
+    STEP_NOTHING, // a part of a prompt that goes on
+    STEP_LOGITS,  // of the last token
+    STEP_SCORES,  // of all tokens, and the logits of the last
+} step_output;
+
+// A stream and what it was recorded for.
+typedef struct step_stream {
+    stream *st;
+    uint32_t rows;    // 0: nothing
+    uint32_t scored;  // tokens the control block held when scores were recorded
+    step_output output;
+} step_stream;
+
+struct kim_session {
+    kim_model *model;
+    uint32_t context, batch;
+    session_memory memory;
+    step_stream decode; // one token
+    step_stream prompt; // the last shape of batch
+    int32_t *tokens;    // [context]
+    uint32_t position;
+    uint32_t written;   // one beyond the highest position whose K and V were written: positions below
+                        // written - rows of a ring are overwritten there
+    uint32_t loaded;    // position at which the session was loaded from a file, which has one window
+                        // of a ring and nothing before; 0: it was not
+    bool has_logits;
+};
+
+// The defaults filled in and the ranges checked.
+kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
+                            kim_session_params *out);
+
+// Places all memory. gpu: NULL for no limit on a block
+kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
+                      const kim_session_params *p);
+void session_memory_destroy(session_memory *mem);
+
+// Records one step of `rows` tokens into an empty stream. forward.c
+//
+// scored: with STEP_SCORES, the tokens the control block will hold: rows, or one more
+kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem, uint32_t rows,
+                       step_output output, uint32_t scored);
+
+// Checks that the session can go on from here and lets it: after a cut too far back for the rings,
+// the kept tokens are read again.
+kim_err session_restore_rings(kim_session *s);
+
+#endif

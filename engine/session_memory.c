@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+// What a session takes on the device: every tensor is placed before anything is allocated.
+#include "session.h"
+
+#include "host/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t round_up(uint32_t value, uint32_t to)
+{
+    return (value + to - 1) / to * to;
+}
+
+kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
+                            kim_session_params *out)
+{
+    *out = given ? *given : (kim_session_params){ 0 };
+    if (!out->context)
+        out->context = m->arch.context < 8192 ? m->arch.context : 8192;
+    if (!out->batch)
+        out->batch = 512;
+    if (out->context > m->arch.context)
+        return kim_fail(KIM_ERR_ARGUMENT, "a context of %u positions was asked for; this model was "
+                                          "made for at most %u",
+                        out->context, m->arch.context);
+    if (out->batch > 65536)
+        return kim_fail(KIM_ERR_ARGUMENT, "a batch of %u tokens was asked for; at most 65536 is "
+                                          "possible",
+                        out->batch);
+    if (out->batch > out->context)
+        out->batch = out->context;
+    return KIM_OK;
+}
+
+// K and V of every layer: all positions, or a ring of what the window of the oldest token of a batch
+// sees and the batch itself. Fewer than that would let a token's keys be overwritten before it has
+// seen them.
+static kim_err place_kv(session_memory *mem, const kim_model *m, const kim_session_params *p)
+{
+    kim_err err = KIM_OK;
+    const architecture *a = &m->arch;
+    const uint32_t all = round_up(p->context, KEY_BLOCK);
+    for (uint32_t i = 0; i < a->layers; i++) {
+        kv_cache *c = &mem->kv[i];
+        pool *to = a->is_local[i] ? &mem->local : &mem->global;
+        const uint32_t ring = round_up(a->window + p->batch, KEY_BLOCK);
+        c->rows = a->is_local[i] && ring < all ? ring : all;
+        c->window = a->is_local[i] ? a->window : p->context;
+        const uint64_t bytes = 2ull * a->kv_heads * c->rows * a->head;
+        if (bytes > to->block_limit)
+            FAIL(KIM_ERR_DEVICE_MEMORY, "a context of %u positions needs %.1f MiB in one piece, and "
+                                        "this device reaches %.1f MiB: take at most %llu positions",
+                 p->context, (double)bytes / 1048576.0, (double)to->block_limit / 1048576.0,
+                 (unsigned long long)(to->block_limit / (2ull * a->kv_heads * a->head)) /
+                     KEY_BLOCK * KEY_BLOCK);
+        TRY(pool_place(to, bytes, &c->k));
+        TRY(pool_place(to, bytes, &c->v));
+    }
+error:
+    return err;
+}
+
+static kim_err place_rows(pool *p, uint32_t rows, uint64_t words, span *out)
+{
+    if (rows * words * 4 > p->block_limit)
+        return kim_fail(KIM_ERR_DEVICE_MEMORY, "a batch of %u tokens needs %.1f MiB in one piece, "
+                                               "and this device reaches %.1f MiB: take a smaller "
+                                               "batch",
+                        rows, (double)(rows * words * 4) / 1048576.0,
+                        (double)p->block_limit / 1048576.0);
+    return pool_place(p, rows * words * 4, out);
+}
+
+static kim_err place_activations(session_memory *mem, const kim_model *m, uint32_t batch)
+{
+    kim_err err = KIM_OK;
+    const architecture *a = &m->arch;
+    const uint64_t q = (uint64_t)a->heads * a->head, kv = (uint64_t)a->kv_heads * a->head;
+    const head_shape shape = { a->heads, a->kv_heads, a->head };
+    pool *to = &mem->activations;
+    bool unpaired = false;
+    uint32_t most_keys = 0;
+    for (uint32_t i = 0; i < a->layers; i++) {
+        unpaired |= !m->layers[i].gate_up.paired;
+        most_keys = mem->kv[i].rows > most_keys ? mem->kv[i].rows : most_keys;
+    }
+    TRY(place_rows(to, batch, a->hidden, &mem->x));
+    TRY(place_rows(to, batch, a->hidden, &mem->h));
+    TRY(place_rows(to, batch, q + 2 * kv, &mem->qkv));
+    TRY(place_rows(to, batch, q, &mem->attended));
+    TRY(place_rows(to, batch, a->hidden, &mem->made));
+    TRY(place_rows(to, batch, a->feed_forward, &mem->gated));
+    if (unpaired)
+        TRY(place_rows(to, batch, 2ull * a->feed_forward, &mem->gate_up));
+    TRY(pool_place(to, attention_partial_bytes(&shape, most_keys), &mem->partial));
+    TRY(place_rows(to, SCORE_ROWS, a->vocab, &mem->logits));
+    TRY(place_rows(to, batch, 4, &mem->scores));
+    TRY(place_rows(&mem->upload, 1, CONTROL_TOKENS + batch + 1ull, &mem->control));
+    TRY(place_rows(&mem->readback, 1, a->vocab, &mem->logits_back));
+    TRY(place_rows(&mem->readback, batch, 4, &mem->scores_back));
+error:
+    return err;
+}
+
+kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
+                      const kim_session_params *p)
+{
+    kim_err err = KIM_OK;
+    const uint64_t limit = gpu ? pool_limit_of(gpu) : 0;
+    memset(mem, 0, sizeof *mem);
+    pool_init(&mem->local, "K and V of the local layers", POOL_DEVICE, limit);
+    pool_init(&mem->global, "K and V of the global layers", POOL_DEVICE, limit);
+    pool_init(&mem->activations, "activations", POOL_DEVICE, limit);
+    pool_init(&mem->upload, "tokens", POOL_UPLOAD, limit);
+    pool_init(&mem->readback, "logits for the host", POOL_READBACK, limit);
+    mem->kv = calloc(m->arch.layers, sizeof *mem->kv);
+    REQUIRE_MEMORY(mem->kv);
+    TRY(place_kv(mem, m, p));
+    TRY(place_activations(mem, m, p->batch));
+    return KIM_OK;
+error:
+    session_memory_destroy(mem);
+    return err;
+}
+
+void session_memory_destroy(session_memory *mem)
+{
+    pool_destroy(&mem->local);
+    pool_destroy(&mem->global);
+    pool_destroy(&mem->activations);
+    pool_destroy(&mem->upload);
+    pool_destroy(&mem->readback);
+    free(mem->kv);
+    memset(mem, 0, sizeof *mem);
+}
+
+kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu,
+                       const kim_session_params *params, kim_plan *out)
+{
+    kim_err err = KIM_OK;
+    kim_session_params p;
+    session_memory mem = { 0 };
+    if (!model || !out)
+        FAIL(KIM_ERR_ARGUMENT, "kim_model_plan: model or out is NULL");
+    TRY(session_params_fill(model, params, &p));
+    TRY(session_place(&mem, model, gpu, &p));
+    *out = (kim_plan){
+        .weights = pool_bytes(&model->weights),
+        .kv_local = pool_bytes(&mem.local),
+        .kv_global = pool_bytes(&mem.global),
+        .activations = pool_bytes(&mem.activations) + pool_bytes(&mem.upload) +
+                       pool_bytes(&mem.readback),
+    };
+    for (uint32_t i = 0; i < model->arch.layers; i++)
+        if (model->arch.is_local[i])
+            out->kv_local_rows = mem.kv[i].rows;
+    out->total = out->weights + out->kv_local + out->kv_global + out->activations;
+error:
+    session_memory_destroy(&mem);
+    return err;
+}

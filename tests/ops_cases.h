@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+// The groups of cases of the operation test.
+#ifndef OPS_CASES_H
+#define OPS_CASES_H
+
+#include "ops_harness.h"
+
+void cases_weights(ops_run *run);   // matmul and embed: every type, shape, mix and split
+void cases_attention(ops_run *run); // rope, attention, combine
+void cases_rows(ops_run *run);      // norm, geglu, score
+
+#endif

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT
+// matmul and embed: every weight type and shape, mixed types, matrices in several parts, worst cases.
+#include "ops_cases.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reference_dequant.h"
+#include "reference_ops.h"
+
+// One matrix on the device and what it means.
+typedef struct test_matrix {
+    linear l;
+    pool pool;
+    uint8_t *bytes; // as a file has them
+    float *w;       // [rows, width], as the device multiplies: paired rows alternate
+    float *largest; // [rows] |w|
+    char name[100];
+} test_matrix;
+
+typedef struct matrix_params {
+    const weight_type *types[LINEAR_MAX_SOURCES];
+    uint32_t rows[LINEAR_MAX_SOURCES];
+    uint32_t n;
+    uint32_t width;
+    bool paired;
+    weight_kind kind;
+    uint64_t block_limit;
+} matrix_params;
+
+static void fill_matrix(test_matrix *m, const matrix_params *p, matrix_source *sources)
+{
+    uint64_t bytes = 0, at = 0;
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        bytes += weight_row_bytes(p->types[i], p->width) * p->rows[i];
+        rows += p->rows[i];
+    }
+    m->bytes = malloc(bytes);
+    m->w = malloc((uint64_t)rows * p->width * sizeof *m->w);
+    m->largest = calloc(rows, sizeof *m->largest);
+    for (uint32_t i = 0, row = 0; i < p->n; i++) {
+        const uint64_t row_bytes = weight_row_bytes(p->types[i], p->width);
+        ops_fill_weights(p->types[i], m->bytes + at, p->rows[i], p->width, p->kind);
+        sources[i] = (matrix_source){ "w", p->types[i], m->bytes + at, p->rows[i] };
+        for (uint32_t r = 0; r < p->rows[i]; r++, row++) {
+            const uint32_t to = p->paired ? 2 * r + i : row;
+            float *w = m->w + (uint64_t)to * p->width;
+            reference_dequant(p->types[i]->ggml, m->bytes + at + r * row_bytes, w, p->width);
+            for (uint32_t k = 0; k < p->width; k++)
+                m->largest[to] = fmaxf(m->largest[to], fabsf(w[k]));
+        }
+        at += row_bytes * p->rows[i];
+    }
+}
+
+static void matrix_create(test_matrix *m, const ops_run *run, const matrix_params *p)
+{
+    matrix_source sources[LINEAR_MAX_SOURCES];
+    uploader *u = NULL;
+    // no length: the memory of malloc must not be given back as if it were a file's
+    const file_mapping none = { 0 };
+    memset(m, 0, sizeof *m);
+    fill_matrix(m, p, sources);
+    size_t used = 0;
+    for (uint32_t i = 0; i < p->n; i++)
+        used += (size_t)snprintf(m->name + used, sizeof m->name - used, "%s[%u] ",
+                                 p->types[i]->name, p->rows[i]);
+    snprintf(m->name + used, sizeof m->name - used, "x %u%s%s", p->width,
+             p->paired ? " paired" : "", p->kind == WEIGHTS_TINY ? " tiny" : "");
+
+    pool_init(&m->pool, "weights", POOL_DEVICE, p->block_limit);
+    MUST(linear_place(&m->l, &m->pool, sources, p->n, p->width, p->paired));
+    MUST(pool_commit(&m->pool, run->gpu));
+    for (uint32_t i = 0; i < m->pool.n_blocks; i++)
+        if (m->pool.blocks[i].mapped) // what is not uploaded must not be read
+            memset(m->pool.blocks[i].mapped, 0xff, m->pool.blocks[i].bytes);
+    MUST(uploader_create(&u, run->gpu, &none, NULL, NULL, pool_bytes(&m->pool)));
+    MUST(upload_linear(u, &m->l));
+    MUST(uploader_finish(u));
+    uploader_destroy(&u);
+}
+
+static void matrix_destroy(test_matrix *m)
+{
+    linear_destroy(&m->l);
+    pool_destroy(&m->pool);
+    free(m->bytes);
+    free(m->w);
+    free(m->largest);
+}
+
+static uint32_t padded_width(const linear *l)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < l->n_parts; i++) {
+        const uint32_t width = l->parts[i].blocks * l->parts[i].type->block;
+        most = width > most ? width : most;
+    }
+    return most;
+}
+
+// The sums are of fp32 products, in an order of the device's own: the error of one is at most
+// width * 2^-24 * sum |x| |w|, and in fact grows with the square root of the width. Types with an
+// offset add q * d + m, whose parts are up to twice the weight. So for each sum
+//     24 * 2^-24 * sum |x| * the row's largest weight
+// which every type meets with room at widths up to 2,560. Denormal weights may count as zeros:
+// Vulkan lets a device flush them.
+static double sum_tolerance(const test_matrix *m, uint32_t row, double sum_x)
+{
+    return ldexp(24, -24) * sum_x * (double)m->largest[row] + ldexp(sum_x, -126);
+}
+
+static void check_products(ops_case *c, const test_matrix *m, const float *got, const double *want,
+                           const double *sum_x, uint32_t columns)
+{
+    const uint32_t rows = m->l.rows;
+    for (uint32_t i = 0; i < columns; i++) {
+        if (!m->l.paired) {
+            for (uint32_t r = 0; r < rows; r++)
+                case_check(c, "y", (uint64_t)i * rows + r, got[(uint64_t)i * rows + r],
+                           want[(uint64_t)i * rows + r], sum_tolerance(m, r, sum_x[i]));
+            continue;
+        }
+        for (uint32_t r = 0; r < rows / 2; r++) {
+            const double gate = want[(uint64_t)i * rows + 2 * r];
+            const double up = want[(uint64_t)i * rows + 2 * r + 1];
+            // |gelu'| < 1.13; 8 * 2^-24 for the exponential in it
+            const double tolerance =
+                1.13 * sum_tolerance(m, 2 * r, sum_x[i]) * fabs(up) +
+                sum_tolerance(m, 2 * r + 1, sum_x[i]) *
+                    (fabs(reference_gelu(gate)) + sum_tolerance(m, 2 * r, sum_x[i])) +
+                ldexp(8, -24) * fabs(gate * up);
+            case_check(c, "y", (uint64_t)i * rows / 2 + r, got[(uint64_t)i * (rows / 2) + r],
+                       reference_gelu(gate) * up, tolerance);
+        }
+    }
+}
+
+static void matmul_case(ops_run *run, const test_matrix *m, uint32_t columns, double x_scale)
+{
+    ops_case c;
+    const uint32_t rows = m->l.rows, width = m->l.width;
+    const uint32_t y_width = m->l.paired ? rows / 2 : rows, used = padded_width(&m->l);
+    const uint32_t stride = used + 4; // what is beyond the last block is never read
+    case_begin(&c, run, "matmul %s, %u columns, x to %g", m->name, columns, x_scale);
+    const span x = case_place_floats(&c, (uint64_t)stride * columns);
+    const span y = case_place_floats(&c, (uint64_t)y_width * columns);
+    case_commit(&c);
+    float *xs = case_data(&x);
+    double *sum_x = calloc(columns, sizeof *sum_x);
+    double *want = malloc((uint64_t)rows * columns * sizeof *want);
+    for (uint32_t i = 0; i < columns; i++) {
+        float *row = xs + (uint64_t)i * stride;
+        memset(row, 0, used * sizeof *row);
+        if (i % 8 != 5) // a column of zeros here and there
+            ops_fill_normal(row, width, x_scale);
+        for (uint32_t k = 0; k < width; k++)
+            sum_x[i] += fabs((double)row[k]);
+    }
+    reference_matmul(want, xs, stride, m->w, rows, width, columns);
+    MUST(op_matmul(run->st, &m->l, &x, stride, &y, columns));
+    case_run(&c);
+    check_products(&c, m, case_data(&y), want, sum_x, columns);
+    case_end(&c);
+    free(sum_x);
+    free(want);
+}
+
+static void matmul_cases(ops_run *run, const matrix_params *p, const uint32_t *columns, uint32_t n,
+                         double x_scale)
+{
+    test_matrix m;
+    matrix_create(&m, run, p);
+    for (uint32_t i = 0; i < n; i++)
+        matmul_case(run, &m, columns[i], x_scale);
+    matrix_destroy(&m);
+}
+
+static void embed_case(ops_run *run, const matrix_params *p, uint32_t columns)
+{
+    ops_case c;
+    test_matrix m;
+    const double scale = 25.298221588134766;
+    matrix_create(&m, run, p);
+    const uint32_t width = m.l.width, rows = m.l.rows;
+    case_begin(&c, run, "embed %s, %u parts, %u columns", m.name, m.l.n_parts, columns);
+    const span control = case_place_floats(&c, CONTROL_TOKENS + columns);
+    const span y = case_place_floats(&c, (uint64_t)width * columns);
+    case_commit(&c);
+    uint32_t *tokens = (uint32_t *)case_data(&control) + CONTROL_TOKENS;
+    for (uint32_t i = 0; i < columns; i++)
+        tokens[i] = i == 0 ? 0 : i == 1 ? rows - 1 : ops_random() % rows;
+    MUST(op_embed(run->st, &m.l, &control, &y, columns, (float)scale));
+    case_run(&c);
+    const float *got = case_data(&y);
+    for (uint32_t i = 0; i < columns; i++)
+        for (uint32_t k = 0; k < width; k++) {
+            const uint64_t at = (uint64_t)i * width + k;
+            // a product, a sum of two parts and another product: three roundings
+            case_check(&c, "y", at, got[at],
+                       (double)m.w[(uint64_t)tokens[i] * width + k] * scale,
+                       ldexp(4, -24) * (double)m.largest[tokens[i]] * scale + ldexp(1, -120));
+        }
+    case_end(&c);
+    matrix_destroy(&m);
+}
+
+static bool by_256(const weight_type *type)
+{
+    return type->block == 256;
+}
+
+static bool plain(const weight_type *type)
+{
+    return type->block_bytes % type->block == 0;
+}
+
+static void type_cases(ops_run *run, const weight_type *type)
+{
+    const uint32_t few[] = { 1, 3, 33 };
+    matrix_params p = { .types = { type }, .n = 1, .rows = { 37 } };
+    p.width = by_256(type) ? 512 : plain(type) ? 100 : 96;
+    matmul_cases(run, &p, few, 3, 1);
+    embed_case(run, &p, 5);
+    if (plain(type)) {
+        p.width = 36; // most of the second block is padding
+        matmul_cases(run, &p, few, 2, 1);
+        embed_case(run, &p, 2);
+    }
+    p.kind = WEIGHTS_TINY;
+    matmul_cases(run, &p, few, 2, 3e5);
+    p.kind = WEIGHTS_RANDOM;
+    p.rows[0] = 48;
+    p.width = 2560;
+    matmul_cases(run, &p, few, run->quick ? 1 : 3, 3e5);
+    if (!by_256(type) && !run->quick) {
+        p.width = 640;
+        matmul_cases(run, &p, few, 3, 1);
+        p.width = 1152;
+        matmul_cases(run, &p, few, 3, 1);
+    }
+    p = (matrix_params){ .types = { type, type }, .n = 2, .rows = { 50, 50 }, .paired = true };
+    p.width = by_256(type) ? 256 : 64;
+    matmul_cases(run, &p, few, 3, 0.5);
+}
+
+static const weight_type *named(const char *name)
+{
+    uint32_t i = 0;
+    while (strcmp(weight_types[i].name, name))
+        i++;
+    return &weight_types[i];
+}
+
+static void parts_cases(ops_run *run)
+{
+    const uint32_t columns[] = { 1, 5 };
+    const weight_type *q4 = named("Q4_K"), *q5 = named("Q5_0"), *q8 = named("Q8_0");
+    // q, k and v of three types; of two; of one, whose rows share a part
+    matmul_cases(run, &(matrix_params){ { q5, q8, q4 }, { 64, 32, 32 }, 3, 256 }, columns, 2, 1);
+    matmul_cases(run, &(matrix_params){ { q5, q5, q8 }, { 48, 16, 16 }, 3, 256 }, columns, 2, 1);
+    matmul_cases(run, &(matrix_params){ { q8, q8, q8 }, { 56, 24, 24 }, 3, 256 }, columns, 2, 1);
+    // gate and up of two types: the outputs stand one after the other
+    matmul_cases(run, &(matrix_params){ { q5, q8 }, { 32, 32 }, 2, 64 }, columns, 2, 1);
+    // blocks of 4 KiB: groups of rows in parts of their own
+    const matrix_params split = { { q8 }, { 150 }, 1, 128, .block_limit = 3 * 4608 };
+    matmul_cases(run, &split, columns, 2, 1);
+    embed_case(run, &split, 9);
+    matmul_cases(run, &(matrix_params){ { q8, q8 }, { 75, 75 }, 2, 128, true, 0, 2 * 4608 }, columns,
+                 2, 1);
+    matmul_cases(run, &(matrix_params){ { q4, q8 }, { 96, 64 }, 2, 256, false, 0, 2 * 9216 }, columns,
+                 2, 1);
+}
+
+void cases_weights(ops_run *run)
+{
+    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
+        type_cases(run, &weight_types[i]);
+    parts_cases(run);
+    uint32_t every[18];
+    for (uint32_t i = 0; i < 18; i++)
+        every[i] = i < 17 ? i + 1 : 130;
+    matmul_cases(run, &(matrix_params){ { named("Q5_0") }, { 83 }, 1, 320 }, every, 18, 1);
+    if (!run->quick)
+        matmul_cases(run, &(matrix_params){ { named("Q8_0") }, { 4098 }, 1, 64 }, every, 3, 1);
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// The harness of the operation tests: tensors with guards, random numbers, comparison.
+#ifndef OPS_HARNESS_H
+#define OPS_HARNESS_H
+
+#include <stdio.h>
+
+#include "host/ops.h"
+
+// A device in one memory mode, and what was found on it.
+typedef struct ops_run {
+    kim_gpu *gpu;
+    stream *st;
+    bool quick;
+    uint32_t cases, failures;
+} ops_run;
+
+// One case: its tensors stand in memory that the host reads and writes as well, each between guards.
+// All of it is poison (every byte 0xff: not a number as f32 and as f16) until something is written.
+#define CASE_TENSORS 24
+typedef struct ops_case {
+    ops_run *run;
+    char name[200];
+    pool tensors;
+    span spans[CASE_TENSORS];
+    uint32_t n_spans;
+    bool failed;
+    double worst; // error / tolerance
+} ops_case;
+
+// Ends the program with the error's text if a call of the library failed.
+void must(kim_err err, const char *what);
+#define MUST(call) must(call, #call)
+
+void case_begin(ops_case *c, ops_run *run, const char *fmt, ...) KIM_PRINTF(3, 4);
+span case_place(ops_case *c, uint64_t bytes);
+span case_place_floats(ops_case *c, uint64_t n);
+void case_commit(ops_case *c);
+void *case_data(const span *s);
+
+// Runs the stream and checks that no byte between the tensors has changed.
+void case_run(ops_case *c);
+
+// |got - want| <= tolerance, for element `at` of what `part` names. Counts; prints the first few.
+void case_check(ops_case *c, const char *part, uint64_t at, double got, double want,
+                double tolerance);
+void case_end(ops_case *c);
+
+// The same numbers in every run.
+uint32_t ops_random(void);
+double ops_uniform(double low, double high);
+double ops_normal(void);
+void ops_fill_normal(float *out, uint64_t n, double scale);
+uint16_t ops_half(double x); // to nearest even; infinite beyond the range
+
+// Rows of a weight type as a file has them: random bits, with scales that are sane halves.
+typedef enum weight_kind {
+    WEIGHTS_RANDOM,
+    WEIGHTS_TINY,  // the scales are zeros and denormals
+} weight_kind;
+void ops_fill_weights(const weight_type *type, uint8_t *rows, uint64_t n_rows, uint32_t width,
+                      weight_kind kind);
+
+#endif

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// Every operation of host/ops.h in plain C and double precision: the reference for the shaders.
+#include "reference_ops.h"
+
+#include "reference_dequant.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "shaders/kim_shared.h"
+
+void reference_matmul(double *y, const float *x, uint32_t stride, const float *w, uint32_t rows,
+                      uint32_t width, uint32_t columns)
+{
+    for (uint32_t c = 0; c < columns; c++)
+        for (uint32_t r = 0; r < rows; r++) {
+            const float *xc = x + (uint64_t)c * stride, *wr = w + (uint64_t)r * width;
+            double sum = 0;
+            for (uint32_t k = 0; k < width; k++)
+                sum += (double)xc[k] * (double)wr[k];
+            y[(uint64_t)c * rows + r] = sum;
+        }
+}
+
+double reference_gelu(double x)
+{
+    return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+void reference_norm(double *y, const double *x, const float *w, uint32_t width, double eps)
+{
+    double squares = 0;
+    for (uint32_t i = 0; i < width; i++)
+        squares += x[i] * x[i];
+    const double scale = 1 / sqrt(squares / width + eps);
+    for (uint32_t i = 0; i < width; i++)
+        y[i] = x[i] * scale * (double)w[i];
+}
+
+void reference_rotate(double *x, uint32_t head, uint32_t position, double base, double factor)
+{
+    for (uint32_t j = 0; j < head / 2; j++) {
+        const double angle = position * ((double)(float)(1 / pow(base, 2.0 * j / head)) / factor);
+        const double a = x[j], b = x[j + head / 2];
+        x[j] = a * cos(angle) - b * sin(angle);
+        x[j + head / 2] = b * cos(angle) + a * sin(angle);
+    }
+}
+
+uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d)
+{
+    const uint64_t slot = position % h->cache_rows;
+    return (uint64_t)kv_head * h->cache_rows * h->head +
+           ((slot / KEY_GROUP * (h->head / 2) + d / 2) * KEY_GROUP + slot % KEY_GROUP) * 2 + d % 2;
+}
+
+uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d)
+{
+    return ((uint64_t)kv_head * h->cache_rows + position % h->cache_rows) * h->head + d;
+}
+
+void reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
+                         const uint16_t *v, uint32_t kv_head, uint32_t position, double *y,
+                         double *spread)
+{
+    const uint32_t keys = position + 1 < h->window ? position + 1 : h->window;
+    const uint32_t first = position + 1 - keys;
+    double *scores = calloc(keys, sizeof *scores), best = -INFINITY, sum = 0;
+    *spread = 0;
+    for (uint32_t j = 0; j < keys; j++) {
+        double size = 0;
+        for (uint32_t d = 0; d < h->head; d++) {
+            const double product =
+                (double)q[d] * (double)reference_half(k[reference_k_at(h, kv_head, first + j, d)]);
+            scores[j] += product;
+            size += fabs(product);
+        }
+        *spread = fmax(*spread, size);
+        best = fmax(best, scores[j]);
+    }
+    for (uint32_t d = 0; d < h->head; d++)
+        y[d] = 0;
+    for (uint32_t j = 0; j < keys; j++) {
+        const double weight = exp(scores[j] - best);
+        sum += weight;
+        for (uint32_t d = 0; d < h->head; d++)
+            y[d] += weight * (double)reference_half(v[reference_v_at(h, kv_head, first + j, d)]);
+    }
+    for (uint32_t d = 0; d < h->head; d++)
+        y[d] /= sum;
+    free(scores);
+}
+
+double reference_log_sum(const float *x, uint32_t n)
+{
+    double best = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        best = fmax(best, (double)x[i]);
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp((double)x[i] - best);
+    return best + log(sum);
+}

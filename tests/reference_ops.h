@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// Every operation of host/ops.h in plain C and double precision: the reference for the shaders.
+#ifndef KIM_REFERENCE_OPS_H
+#define KIM_REFERENCE_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// y[c, r] = sum over k of x[c, k] * w[r, k]
+//
+// x: [columns, stride]   w: [rows, width]   y: [columns, rows]
+void reference_matmul(double *y, const float *x, uint32_t stride, const float *w, uint32_t rows,
+                      uint32_t width, uint32_t columns);
+
+double reference_gelu(double x);
+
+// y = x * rsqrt(mean(x^2) + eps) * w, one row
+void reference_norm(double *y, const double *x, const float *w, uint32_t width, double eps);
+
+// One head, already normed, to its rotation at a position.
+void reference_rotate(double *x, uint32_t head, uint32_t position, double base, double factor);
+
+typedef struct reference_heads {
+    uint32_t heads, kv_heads, head, cache_rows, window;
+} reference_heads;
+
+// The place of element d of position p of a KV head, in halves, as rope.comp lays them out.
+uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
+uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
+
+// One query head at one position.
+//
+// q:     [head]   k, v: the caches, halves
+// y:     [head]
+// spread: the largest sum over d of |q[d] k[j, d]|: what the error of a score is relative to
+void reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
+                         const uint16_t *v, uint32_t kv_head, uint32_t position, double *y,
+                         double *spread);
+
+// log(sum(exp(x)))
+double reference_log_sum(const float *x, uint32_t n);
+
+#endif
