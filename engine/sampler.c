@@ -127,24 +127,47 @@ error:
 
 // ----------------------------------------------------------------------------- distribution
 
+// Loops over the vocabulary go by so many logits at once, each in a lane of its own: compilers turn
+// that into vector instructions as it stands, at -O2 and without leave to reorder sums.
+enum { LANES = 16 };
+
 // The place of the highest logit, the first of equal ones.
 static kim_err find_highest(const float *logits, uint32_t vocab, uint32_t *highest)
 {
-    uint32_t best = 0;
-    for (uint32_t i = 0; i < vocab; i++) {
+    float most[LANES];
+    int32_t odd[LANES] = { 0 };
+    for (uint32_t k = 0; k < LANES; k++)
+        most[k] = -INFINITY;
+    uint32_t i = 0, best = 0;
+    for (; i + LANES <= vocab; i += LANES) {
+        const float *x = logits + i;
+        for (int k = 0; k < LANES; k++) {
+            most[k] = x[k] > most[k] ? x[k] : most[k];
+            odd[k] |= x[k] != x[k];
+        }
+    }
+    for (; i < vocab; i++) {
+        most[0] = logits[i] > most[0] ? logits[i] : most[0];
+        odd[0] |= logits[i] != logits[i];
+    }
+    for (uint32_t k = 1; k < LANES; k++) {
+        most[0] = most[k] > most[0] ? most[k] : most[0];
+        odd[0] |= odd[k];
+    }
+    for (i = 0; odd[0]; i++) {
         if (isnan(logits[i]))
             return kim_fail(KIM_ERR_VULKAN,
                             "the logit of token %u is not a number: the model's weights or the "
                             "device's arithmetic are broken",
                             i);
-        if (logits[i] > logits[best])
-            best = i;
     }
-    if (logits[best] == -INFINITY)
+    if (most[0] == -INFINITY)
         return kim_fail(KIM_ERR_VULKAN,
                         "all %u logits are -infinity: the model's weights or the device's "
                         "arithmetic are broken",
                         vocab);
+    while (logits[best] != most[0])
+        best++;
     *highest = best;
     return KIM_OK;
 }
@@ -155,12 +178,50 @@ static float weight(float logit, float highest, float temperature)
     return logit == highest ? 1.0f : expf((logit - highest) / temperature);
 }
 
+// e^x for -87 < x <= 0, within 4e-6 of it; around 0 within 2e-7. For the lanes: no branch, no call.
+static inline float exp_small(float x)
+{
+    const float round = 12582912;        // 1.5 * 2^23: a float this large is a whole number
+    float power = x * 1.442695041f;      // e^x = 2^power
+    float shifted = power + round;       // its low bits are the power, rounded
+    float f = power - (shifted - round); // in [-1/2, 1/2]
+    float value = 0.00132647267f;        // minimax polynomial of 2^f
+    value = value * f + 0.00967151268f;
+    value = value * f + 0.0555073374f;
+    value = value * f + 0.240222421f;
+    value = value * f + 0.693146978f;
+    value = value * f + 1;
+    union {
+        float number;
+        uint32_t bits;
+    } result = { value }, whole = { shifted };
+    result.bits += whole.bits << 23; // into the exponent
+    return result.number;
+}
+
 static double sum_weights(const float *logits, uint32_t vocab, float highest, float temperature)
 {
-    double sum = 0;
-    for (uint32_t i = 0; i < vocab; i++)
-        sum += weight(logits[i], highest, temperature);
-    return sum;
+    double sum[LANES] = { 0 };
+    float weights[LANES];
+    uint32_t i = 0;
+    // Less than e^-86 counts as that. Where the floats around the highest logit are too coarse for
+    // this temperature, or it is infinite, the plain loop does all.
+    float low = highest - 86 * temperature, least = (low - highest) / temperature;
+    bool fine = least > -87 && least < -80;
+    for (; fine && i + LANES <= vocab; i += LANES) {
+        const float *x = logits + i;
+        for (int k = 0; k < LANES; k++) {
+            float logit = x[k] > low ? x[k] : low;
+            weights[k] = exp_small((logit - highest) / temperature);
+        }
+        for (int k = 0; k < LANES; k++)
+            sum[k] += weights[k];
+    }
+    for (; i < vocab; i++)
+        sum[0] += weight(logits[i], highest, temperature);
+    for (int k = 1; k < LANES; k++)
+        sum[0] += sum[k];
+    return sum[0];
 }
 
 // The logits after the repetition penalty.

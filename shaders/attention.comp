@@ -78,7 +78,7 @@ void main()
         }
         for (uint i = 0; i < QUERIES; i++) {
             const uint at = position + min(first_row + i / GROUP, last_row);
-            if (key > at || key + a.window <= at)
+            if (key > at || at - key >= a.window)
                 score[i] = NONE;
             scores[i * KEY_BLOCK + lane] = score[i];
         }

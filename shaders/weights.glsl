@@ -11,21 +11,22 @@
 //     weight[chunk_start(c) + s * SECTION_STRIDE + 4 * step + i] = q[s][i] * d[s] + m[s]
 // macros: WEIGHT, one of WEIGHT_*
 
-#define WEIGHT_F32 0
-#define WEIGHT_F16 1
-#define WEIGHT_BF16 2
-#define WEIGHT_Q4_0 3
-#define WEIGHT_Q4_1 4
-#define WEIGHT_Q5_0 5
-#define WEIGHT_Q5_1 6
-#define WEIGHT_Q8_0 7
-#define WEIGHT_Q2_K 8
-#define WEIGHT_Q3_K 9
-#define WEIGHT_Q4_K 10
-#define WEIGHT_Q5_K 11
-#define WEIGHT_Q6_K 12
-#define WEIGHT_IQ4_NL 13
-#define WEIGHT_IQ4_XS 14
+// from 1: a name that is none of these is 0 to the preprocessor, and fails to compile
+#define WEIGHT_F32 1
+#define WEIGHT_F16 2
+#define WEIGHT_BF16 3
+#define WEIGHT_Q4_0 4
+#define WEIGHT_Q4_1 5
+#define WEIGHT_Q5_0 6
+#define WEIGHT_Q5_1 7
+#define WEIGHT_Q8_0 8
+#define WEIGHT_Q2_K 9
+#define WEIGHT_Q3_K 10
+#define WEIGHT_Q4_K 11
+#define WEIGHT_Q5_K 12
+#define WEIGHT_Q6_K 13
+#define WEIGHT_IQ4_NL 14
+#define WEIGHT_IQ4_XS 15
 
 // BLOCK weights and BLOCK_BYTES bytes in a block; WORDS lines before the lone half
 #if WEIGHT == WEIGHT_F32

@@ -68,7 +68,7 @@ setup_driver() {
     [ -f "$folder/env" ] && return 0
     say "fetching the Vulkan driver $1"
     drivers_prepare_apt
-    libraries=usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)
+    libraries=usr/lib/$(gcc -print-multiarch)
     backports=$release
     [ "$release" != bookworm ] || backports=bookworm-backports
     case $1 in

@@ -258,20 +258,22 @@ static void parts_cases(ops_run *run)
 {
     const uint32_t columns[] = { 1, 5 };
     const weight_type *q4 = named("Q4_K"), *q5 = named("Q5_0"), *q8 = named("Q8_0");
-    // q, k and v of three types; of two; of one, whose rows share a part
-    matmul_cases(run, &(matrix_params){ { q5, q8, q4 }, { 64, 32, 32 }, 3, 256 }, columns, 2, 1);
-    matmul_cases(run, &(matrix_params){ { q5, q5, q8 }, { 48, 16, 16 }, 3, 256 }, columns, 2, 1);
-    matmul_cases(run, &(matrix_params){ { q8, q8, q8 }, { 56, 24, 24 }, 3, 256 }, columns, 2, 1);
-    // gate and up of two types: the outputs stand one after the other
-    matmul_cases(run, &(matrix_params){ { q5, q8 }, { 32, 32 }, 2, 64 }, columns, 2, 1);
-    // blocks of 4 KiB: groups of rows in parts of their own
-    const matrix_params split = { { q8 }, { 150 }, 1, 128, .block_limit = 3 * 4608 };
-    matmul_cases(run, &split, columns, 2, 1);
-    embed_case(run, &split, 9);
-    matmul_cases(run, &(matrix_params){ { q8, q8 }, { 75, 75 }, 2, 128, true, 0, 2 * 4608 }, columns,
-                 2, 1);
-    matmul_cases(run, &(matrix_params){ { q4, q8 }, { 96, 64 }, 2, 256, false, 0, 2 * 9216 }, columns,
-                 2, 1);
+    const matrix_params cases[] = {
+        // q, k and v of three types; of two; of one, whose rows share a part
+        { .types = { q5, q8, q4 }, .rows = { 64, 32, 32 }, .n = 3, .width = 256 },
+        { .types = { q5, q5, q8 }, .rows = { 48, 16, 16 }, .n = 3, .width = 256 },
+        { .types = { q8, q8, q8 }, .rows = { 56, 24, 24 }, .n = 3, .width = 256 },
+        // gate and up of two types: the outputs stand one after the other
+        { .types = { q5, q8 }, .rows = { 32, 32 }, .n = 2, .width = 64 },
+        // blocks of a few groups of rows: several parts
+        { .types = { q8 }, .rows = { 150 }, .n = 1, .width = 128, .block_limit = 3 * 4608 },
+        { .types = { q8, q8 }, .rows = { 75, 75 }, .n = 2, .width = 128, .paired = true,
+          .block_limit = 2 * 4608 },
+        { .types = { q4, q8 }, .rows = { 96, 64 }, .n = 2, .width = 256, .block_limit = 2 * 9216 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        matmul_cases(run, &cases[i], columns, 2, 1);
+    embed_case(run, &cases[4], 9);
 }
 
 void cases_weights(ops_run *run)
@@ -282,7 +284,8 @@ void cases_weights(ops_run *run)
     uint32_t every[18];
     for (uint32_t i = 0; i < 18; i++)
         every[i] = i < 17 ? i + 1 : 130;
-    matmul_cases(run, &(matrix_params){ { named("Q5_0") }, { 83 }, 1, 320 }, every, 18, 1);
-    if (!run->quick)
-        matmul_cases(run, &(matrix_params){ { named("Q8_0") }, { 4098 }, 1, 64 }, every, 3, 1);
+    matrix_params p = { .types = { named("Q5_0") }, .rows = { 83 }, .n = 1, .width = 320 };
+    matmul_cases(run, &p, every, 18, 1);
+    p = (matrix_params){ .types = { named("Q8_0") }, .rows = { 4098 }, .n = 1, .width = 64 };
+    matmul_cases(run, &p, every, 3, 1);
 }

@@ -10,19 +10,19 @@
 static struct {
     int n_prompt, n_gen, depth, sessions, repeats;
     char *format;
-} options = {.n_prompt = 512, .n_gen = 128, .sessions = 1, .repeats = 5};
+} options = { .n_prompt = 512, .n_gen = 128, .sessions = 1, .repeats = 5 };
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
-    {"prompt", 'p', POPT_ARG_INT, &options.n_prompt, 0, "tokens of the prompt (512; 0: no such test)",
-     "N"},
-    {"gen", 'n', POPT_ARG_INT, &options.n_gen, 0, "tokens decoded one by one (128; 0: no such test)",
-     "N"},
-    {"depth", 'd', POPT_ARG_INT, &options.depth, 0, "tokens that are there before (0)", "N"},
-    {"sessions", 'b', POPT_ARG_INT, &options.sessions, 0, "sessions decoded together (1)", "N"},
-    {"repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
-     "measured runs of each test, after one that is not counted (5)", "N"},
-    {"output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv or json (md)", "FORMAT"},
+    { "prompt", 'p', POPT_ARG_INT, &options.n_prompt, 0,
+      "tokens of the prompt (512; 0: no such test)", "N" },
+    { "gen", 'n', POPT_ARG_INT, &options.n_gen, 0,
+      "tokens decoded one by one (128; 0: no such test)", "N" },
+    { "depth", 'd', POPT_ARG_INT, &options.depth, 0, "tokens that are there before (0)", "N" },
+    { "sessions", 'b', POPT_ARG_INT, &options.sessions, 0, "sessions decoded together (1)", "N" },
+    { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
+      "measured runs of each test, after one that is not counted (5)", "N" },
+    { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv or json (md)", "FORMAT" },
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
@@ -208,8 +208,8 @@ static void print_rows_csv(const bench *b)
         printf("%s,%u,%u,%d,%.6g,%.6g,%.6g,%.6g,%.6g,", r->test, r->n_prompt, r->n_gen,
                options.depth, r->mean, r->deviation, r->dispatches_per_step, r->submits_per_step,
                r->bandwidth_gbs);
-        const char *const texts[] = {model_text(b), device->name, device->driver,
-                                     build_text(build)};
+        const char *const texts[] = { model_text(b), device->name, device->driver,
+                                      build_text(build) };
         for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
             if (k)
                 putchar(',');
@@ -255,10 +255,12 @@ static int print_rows(const bench *b, output_format format)
 static int check_options(output_format *format)
 {
     static const char *const formats[] = {
-        [OUTPUT_MD] = "md", [OUTPUT_CSV] = "csv", [OUTPUT_JSON] = "json"};
+        [OUTPUT_MD] = "md", [OUTPUT_CSV] = "csv", [OUTPUT_JSON] = "json"
+    };
     if (options.sessions != 1)
         return fail_usage("-b is %d; sessions decoded together are not in this version, it can "
-                          "only be 1", options.sessions);
+                          "only be 1",
+                          options.sessions);
     if (!option_in_range("-p", options.n_prompt, 0, 1 << 24) ||
         !option_in_range("-n", options.n_gen, 0, 1 << 24) ||
         !option_in_range("-d", options.depth, 0, 1 << 24) ||
@@ -288,8 +290,8 @@ static int open_bench(bench *b)
     if (status != STATUS_OK)
         return status;
     kim_plan plan;
-    kim_session_params params = {.context = kim_session_context(b->o.session),
-                                 .batch = (uint32_t)given.batch};
+    kim_session_params params = { .context = kim_session_context(b->o.session),
+                                  .batch = (uint32_t)given.batch };
     if (kim_model_plan(b->o.model, b->o.gpu, &params, &plan))
         return fail_library();
     b->info = kim_model_get_info(b->o.model);
@@ -323,7 +325,7 @@ static int bench_model(int argc, const char **argv)
         return status;
     if (!model_path())
         return STATUS_USAGE;
-    bench b = {0};
+    bench b = { 0 };
     status = open_bench(&b);
     for (uint32_t i = 0; i < b.n_rows && status == STATUS_OK; i++) {
         if (measure(&b, &b.rows[i]))

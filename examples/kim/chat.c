@@ -10,7 +10,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum { CONTINUE_LIMIT = 256 }; // a pre-trained model seldom ends by itself
+enum { OPEN_LIMIT = 256 }; // a text that is continued seldom ends by itself
 
 static struct {
     char *prompt, *system, *mode;
@@ -18,30 +18,32 @@ static struct {
     int greedy, top_k;
     float temperature, top_p, min_p, repeat_penalty;
     long long seed;
-} options = {.temperature = 1, .top_k = 64, .top_p = 0.95f, .repeat_penalty = 1};
+} options = { .temperature = 1, .top_k = 64, .top_p = 0.95f, .repeat_penalty = 1 };
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
-    {"prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "answer this and end", "TEXT"},
-    {"interactive", 'i', POPT_ARG_NONE, &options.interactive, 0,
-     "stdin is lines typed one by one, also when it is no terminal", NULL},
-    {"mode", '\0', POPT_ARG_STRING, &options.mode, 0,
-     "template: turns of a conversation; continue: plain text that the model continues", "MODE"},
-    {"system", '\0', POPT_ARG_STRING, &options.system, 0, "what the model is told beforehand",
-     "TEXT"},
-    {"predict", 'n', POPT_ARG_INT, &options.limit, 0,
-     "at most N tokens an answer (0: until it ends; in mode continue 256)", "N"},
-    {"quiet", 'q', POPT_ARG_NONE, &options.quiet, 0, "no greeting and no figures, only errors, on stderr", NULL},
-    {"greedy", '\0', POPT_ARG_NONE, &options.greedy, 0, "always the most probable token", NULL},
-    {"temp", '\0', POPT_ARG_FLOAT, &options.temperature, 0, "temperature (1; 0: greedy)", "T"},
-    {"top-k", '\0', POPT_ARG_INT, &options.top_k, 0, "of the K most probable (64; 0: all)", "K"},
-    {"top-p", '\0', POPT_ARG_FLOAT, &options.top_p, 0, "of the most probable that make up P (0.95)",
-     "P"},
-    {"min-p", '\0', POPT_ARG_FLOAT, &options.min_p, 0,
-     "of those with at least P times the highest probability (0: off)", "P"},
-    {"repeat-penalty", '\0', POPT_ARG_FLOAT, &options.repeat_penalty, 0,
-     "make the last 64 tokens less probable (1: off)", "R"},
-    {"seed", '\0', POPT_ARG_LONGLONG, &options.seed, 0, "the same answers each time (0: not)", "N"},
+    { "prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "answer this and end", "TEXT" },
+    { "interactive", 'i', POPT_ARG_NONE, &options.interactive, 0,
+      "stdin is lines typed one by one, also when it is no terminal", NULL },
+    { "mode", '\0', POPT_ARG_STRING, &options.mode, 0,
+      "template: turns of a conversation; continue: plain text that the model continues", "MODE" },
+    { "system", '\0', POPT_ARG_STRING, &options.system, 0, "what the model is told beforehand",
+      "TEXT" },
+    { "predict", 'n', POPT_ARG_INT, &options.limit, 0,
+      "at most N tokens an answer (0: until it ends; 256 where a text is continued)", "N" },
+    { "quiet", 'q', POPT_ARG_NONE, &options.quiet, 0,
+      "no greeting and no figures, only errors, on stderr", NULL },
+    { "greedy", '\0', POPT_ARG_NONE, &options.greedy, 0, "always the most probable token", NULL },
+    { "temp", '\0', POPT_ARG_FLOAT, &options.temperature, 0, "temperature (1; 0: greedy)", "T" },
+    { "top-k", '\0', POPT_ARG_INT, &options.top_k, 0, "of the K most probable (64; 0: all)", "K" },
+    { "top-p", '\0', POPT_ARG_FLOAT, &options.top_p, 0,
+      "of the most probable that make up P (0.95)", "P" },
+    { "min-p", '\0', POPT_ARG_FLOAT, &options.min_p, 0,
+      "of those with at least P times the highest probability (0: off)", "P" },
+    { "repeat-penalty", '\0', POPT_ARG_FLOAT, &options.repeat_penalty, 0,
+      "make the last 64 tokens less probable (1: off)", "R" },
+    { "seed", '\0', POPT_ARG_LONGLONG, &options.seed, 0, "the same answers each time (0: not)",
+      "N" },
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
@@ -170,10 +172,11 @@ static bool print_token(chat *c, int32_t id, kim_utf8 *state, strbuf *answer)
 static kim_err generate(chat *c, strbuf *answer)
 {
     kim_session *session = c->o.session;
-    uint32_t limit = options.limit                    ? (uint32_t)options.limit
-                     : c->talk.mode == MODE_CONTINUE ? CONTINUE_LIMIT
-                                                      : UINT32_MAX;
-    kim_utf8 state = {0};
+    bool may_not_end = c->talk.mode == MODE_CONTINUE || !kim_model_get_info(c->o.model)->chat;
+    uint32_t limit = may_not_end ? OPEN_LIMIT : UINT32_MAX;
+    if (options.limit)
+        limit = (uint32_t)options.limit;
+    kim_utf8 state = { 0 };
     char rest[3 * 4];
     kim_err err = KIM_OK;
     double start = now_seconds();
@@ -214,9 +217,9 @@ static double rate(uint32_t tokens, double seconds)
 // Answers the conversation as it stands and adds the answer to it. False: nothing was added.
 static bool answer(chat *c)
 {
-    strbuf text = {0};
+    strbuf text = { 0 };
     strbuf_add(&text, "", 0);
-    c->last = (turn){0};
+    c->last = (turn){ 0 };
     interrupts = 0;
     if (!read_conversation(c)) {
         if (interrupts)
@@ -252,7 +255,7 @@ static void say(chat *c, const strbuf *message)
     if (empty && (c->talk.mode == MODE_TEMPLATE || !c->talk.count))
         return;
     if (!empty) {
-        strbuf whole = {0};
+        strbuf whole = { 0 };
         strbuf_add(&whole, c->pending.data ? c->pending.data : "", c->pending.length);
         strbuf_add(&whole, message->data, message->length);
         conversation_add(&c->talk, false, whole.data);
@@ -330,7 +333,7 @@ static void chat_regen(chat *c, const char *argument)
 // The conversation is what counts; its K and V, in a file beside it, only save reading it again.
 static char *state_path(const char *path)
 {
-    strbuf name = {0};
+    strbuf name = { 0 };
     strbuf_add(&name, path, strlen(path));
     strbuf_add(&name, ".kv", 3);
     return name.data;
@@ -368,8 +371,7 @@ static void chat_load(chat *c, const char *argument)
         return;
     }
     strbuf_free(&c->pending);
-    note("%s: %u messages, mode %s", argument, c->talk.count,
-         conversation_mode_name(c->talk.mode));
+    note("%s: %u messages, mode %s", argument, c->talk.count, conversation_mode_name(c->talk.mode));
     char *state = state_path(argument);
     // One of another conversation does no harm: what differs is read again.
     if (access(state, F_OK) == 0 && kim_session_load(c->o.session, state))
@@ -386,9 +388,8 @@ static void chat_stats(chat *c, const char *argument)
     note("messages  %u, mode %s", c->talk.count, conversation_mode_name(c->talk.mode));
     note("context   %u of %u positions", kim_session_position(c->o.session),
          kim_session_context(c->o.session));
-    note("last      prompt %u tokens in %.2f s, answer %u tokens in %.2f s",
-         c->last.prompt_tokens, c->last.prompt_seconds, c->last.answer_tokens,
-         c->last.answer_seconds);
+    note("last      prompt %u tokens in %.2f s, answer %u tokens in %.2f s", c->last.prompt_tokens,
+         c->last.prompt_seconds, c->last.answer_tokens, c->last.answer_seconds);
     note("memory    %s on the device, at most %s so far",
          format_bytes(kim_gpu_memory_used(c->o.gpu), used),
          format_bytes(kim_gpu_memory_peak(c->o.gpu), peak));
@@ -413,16 +414,16 @@ static const struct {
     const char *name, *argument, *purpose;
     void (*run)(chat *c, const char *argument);
 } commands[] = {
-    {"clear", "", "start a new conversation", chat_clear},
-    {"regen", "", "give the last answer anew", chat_regen},
-    {"system", " TEXT", "what the model is told beforehand; alone: nothing", chat_system},
-    {"mode", " MODE", "template: turns; continue: plain text that goes on", chat_mode},
-    {"read", " FILE", "put a file's text before your next message", chat_read},
-    {"save", " FILE", "save the conversation", chat_save},
-    {"load", " FILE", "go on with a saved conversation", chat_load},
-    {"stats", "", "speed, context and memory", chat_stats},
-    {"help", "", "this list", chat_help},
-    {"exit", "", "end, as Ctrl-D does", chat_exit},
+    { "clear", "", "start a new conversation", chat_clear },
+    { "regen", "", "give the last answer anew", chat_regen },
+    { "system", " TEXT", "what the model is told beforehand; alone: nothing", chat_system },
+    { "mode", " MODE", "template: turns; continue: plain text that goes on", chat_mode },
+    { "read", " FILE", "put a file's text before your next message", chat_read },
+    { "save", " FILE", "save the conversation", chat_save },
+    { "load", " FILE", "go on with a saved conversation", chat_load },
+    { "stats", "", "speed, context and memory", chat_stats },
+    { "help", "", "this list", chat_help },
+    { "exit", "", "end, as Ctrl-D does", chat_exit },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -466,8 +467,8 @@ static void print_banner(const chat *c)
 {
     const kim_model_info *info = kim_model_get_info(c->o.model);
     const kim_device_info *device = kim_gpu_info(c->o.gpu);
-    note("%s on %s (%s): %s", *info->name ? info->name : info->architecture, device->name,
-         device_type_name(device->type), device->reason);
+    note("%s on %s: %s", *info->name ? info->name : info->architecture, device->name,
+         device->reason);
     if (info->chat)
         return;
     if (c->talk.mode == MODE_CONTINUE)
@@ -585,13 +586,13 @@ int command_chat(int argc, const char **argv)
         argc, argv);
     if (status != STATUS_GO_ON)
         return status;
-    chat c = {0};
-    strbuf prompt = {0};
+    chat c = { 0 };
+    strbuf prompt = { 0 };
     status = check_options(&c);
     if (status == STATUS_OK && !options.interactive && (options.prompt || !isatty(STDIN_FILENO)))
         status = take_prompt(&prompt);
     // No SA_RESTART: Ctrl-C ends a read.
-    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt}, NULL);
+    sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_interrupt }, NULL);
     if (status == STATUS_OK)
         status = run_chat(&c, &prompt);
     kim_sampler_destroy(&c.sampler);

@@ -68,29 +68,30 @@ void *checked(void *pointer)
 // ------------------------------------------------------------------------------- arguments
 
 struct poptOption model_options[] = {
-    {"model", 'm', POPT_ARG_STRING, &given.model, 0, "the GGUF file; without it, KIM_MODEL", "MODEL"},
+    { "model", 'm', POPT_ARG_STRING, &given.model, 0, "the GGUF file; without it, KIM_MODEL",
+      "MODEL" },
     POPT_TABLEEND,
 };
 
 struct poptOption device_options[] = {
-    {"device", '\0', POPT_ARG_STRING, &given.device, 0,
-     "index, part of the name, or UUID, as `kim devices` shows them; without it, KIM_DEVICE, "
-     "else the best one",
-     "D"},
-    {"memory-mode", '\0', POPT_ARG_STRING, &given.memory_mode, 0,
-     "how shaders reach memory: auto, address or table", "MODE"},
-    {"memory-cap", '\0', POPT_ARG_STRING, &given.memory_cap, 0,
-     "never take more of the device's memory than this, such as 900M or 2.5G", "BYTES"},
-    {"validation", '\0', POPT_ARG_NONE, &given.validation, 0,
-     "run under Vulkan's validation layers; fail if they find anything", NULL},
-    {"verbose", 'v', POPT_ARG_NONE, &given.verbose, 0, "show the library's log", NULL},
+    { "device", '\0', POPT_ARG_STRING, &given.device, 0,
+      "index, part of the name, or UUID, as `kim devices` shows them; without it, KIM_DEVICE, "
+      "else the best one",
+      "D" },
+    { "memory-mode", '\0', POPT_ARG_STRING, &given.memory_mode, 0,
+      "how shaders reach memory: auto, address or table", "MODE" },
+    { "memory-cap", '\0', POPT_ARG_STRING, &given.memory_cap, 0,
+      "never take more of the device's memory than this, such as 900M or 2.5G", "BYTES" },
+    { "validation", '\0', POPT_ARG_NONE, &given.validation, 0,
+      "run under Vulkan's validation layers; fail if they find anything", NULL },
+    { "verbose", 'v', POPT_ARG_NONE, &given.verbose, 0, "show the library's log", NULL },
     POPT_TABLEEND,
 };
 
 struct poptOption session_options[] = {
-    {"context", '\0', POPT_ARG_INT, &given.context, 0,
-     "positions there are for the conversation; 0: as many as the model has, at most 8192", "N"},
-    {"batch", '\0', POPT_ARG_INT, &given.batch, 0, "prompt tokens run together; 0: 512", "N"},
+    { "context", '\0', POPT_ARG_INT, &given.context, 0,
+      "positions there are for the conversation; 0: as many as the model has, at most 8192", "N" },
+    { "batch", '\0', POPT_ARG_INT, &given.batch, 0, "prompt tokens run together; 0: 512", "N" },
     POPT_TABLEEND,
 };
 
@@ -114,14 +115,12 @@ static int bad_option(const arguments *a, poptContext context, int code)
                           a->command);
     case POPT_ERROR_NOARG:
         return fail_usage("%.*s needs a value; see `%s --help`", length, option, a->command);
-    case POPT_ERROR_UNWANTEDARG:
-        return fail_usage("%.*s takes no value", length, option);
+    case POPT_ERROR_UNWANTEDARG: return fail_usage("%.*s takes no value", length, option);
     case POPT_ERROR_BADNUMBER:
         return fail_usage("\"%s\" is not a number; see `%s --help`", value, a->command);
     case POPT_ERROR_OVERFLOW:
         return fail_usage("%s is out of range; see `%s --help`", value, a->command);
-    default:
-        return fail_usage("%.*s: %s", length, option, poptStrerror(code));
+    default: return fail_usage("%.*s: %s", length, option, poptStrerror(code));
     }
 }
 
@@ -142,7 +141,7 @@ int arguments_parse(const arguments *a, int argc, const char **argv)
 {
     enum { HELP = 1 };
     struct poptOption help_options[] = {
-        {"help", 'h', POPT_ARG_NONE, NULL, HELP, "show this", NULL},
+        { "help", 'h', POPT_ARG_NONE, NULL, HELP, "show this", NULL },
         POPT_TABLEEND,
     };
     struct poptOption table[] = {
@@ -238,7 +237,7 @@ static void log_line(void *user, kim_log_level level, const char *line)
     (void)user;
     if (level > (given.verbose ? KIM_LOG_DEBUG : KIM_LOG_WARNING))
         return;
-    static const char *const names[] = {"error: ", "warning: ", "", ""};
+    static const char *const names[] = { "error: ", "warning: ", "", "" };
     fail("%s%s", names[level], line);
 }
 
@@ -254,7 +253,8 @@ const char *model_path(void)
 int gpu_params(kim_gpu_params *params)
 {
     static const char *const modes[] = {
-        [KIM_MEMORY_AUTO] = "auto", [KIM_MEMORY_ADDRESS] = "address", [KIM_MEMORY_TABLE] = "table"};
+        [KIM_MEMORY_AUTO] = "auto", [KIM_MEMORY_ADDRESS] = "address", [KIM_MEMORY_TABLE] = "table"
+    };
     const char *device = given.device ? given.device : getenv("KIM_DEVICE");
     *params = (kim_gpu_params){
         .device = device && *device ? device : NULL,
@@ -262,7 +262,7 @@ int gpu_params(kim_gpu_params *params)
         .log = log_line,
     };
     if (given.memory_cap && !parse_bytes(given.memory_cap, &params->memory_cap))
-        return fail_usage("--memory-cap is \"%s\"; it must be a number of bytes such as 900M or 2.5G",
+        return fail_usage("--memory-cap is \"%s\"; it must be bytes such as 900M or 2.5G",
                           given.memory_cap);
     if (!given.memory_mode)
         return STATUS_OK;
@@ -295,7 +295,7 @@ kim_err list_devices(kim_device_info **infos, uint32_t *count)
     return err;
 }
 
-const char *device_type_name(kim_device_type type)
+const char *name_of_device_type(kim_device_type type)
 {
     switch (type) {
     case KIM_DEVICE_INTEGRATED: return "integrated";
@@ -361,8 +361,8 @@ int open_model(opened *o)
         return STATUS_USAGE;
     const char *slash = strrchr(path, '/');
     bool bar = o->gpu && isatty(STDERR_FILENO);
-    progress p = {.name = bar ? slash ? slash + 1 : path : NULL};
-    kim_model_params params = {.progress = progress_step, .progress_user = &p};
+    progress p = { .name = bar ? slash ? slash + 1 : path : NULL };
+    kim_model_params params = { .progress = progress_step, .progress_user = &p };
     kim_err err = kim_model_open(&o->model, o->gpu, path, &params);
     progress_clear();
     return err ? fail_library() : STATUS_OK;
@@ -370,7 +370,7 @@ int open_model(opened *o)
 
 int open_session(opened *o, uint32_t context)
 {
-    kim_session_params params = {.context = context, .batch = (uint32_t)given.batch};
+    kim_session_params params = { .context = context, .batch = (uint32_t)given.batch };
     return kim_session_create(&o->session, o->model, &params) ? fail_library() : STATUS_OK;
 }
 

@@ -58,12 +58,12 @@ extern struct poptOption session_options[]; // --context, --batch
     }
 
 typedef struct arguments {
-    const char *command;   // "kim chat"
-    const char *synopsis;  // what follows it in the usage line
-    const char *purpose;   // one sentence
-    const char *notes;     // printed below the options; NULL: nothing
+    const char *command;  // "kim chat"
+    const char *synopsis; // what follows it in the usage line
+    const char *purpose;  // one sentence
+    const char *notes;    // printed below the options; NULL: nothing
     struct poptOption *options;
-    const char **operand;  // where the only operand goes; NULL: the command takes none
+    const char **operand; // where the only operand goes; NULL: the command takes none
 } arguments;
 
 // Reads the command line, or prints the help. Returns STATUS_GO_ON, or the status to end with.
@@ -139,7 +139,7 @@ extern volatile sig_atomic_t interrupts;
 
 // Every device of this machine: [*count], free with free(). Prints nothing.
 kim_err list_devices(kim_device_info **infos, uint32_t *count);
-const char *device_type_name(kim_device_type type);
+const char *name_of_device_type(kim_device_type type);
 
 typedef struct opened {
     kim_gpu *gpu;

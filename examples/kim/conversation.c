@@ -8,7 +8,9 @@
 static const char file_format[] = "kimberlite conversation";
 enum { FILE_VERSION = 1 };
 
-static const char *const mode_names[] = {[MODE_TEMPLATE] = "template", [MODE_CONTINUE] = "continue"};
+static const char *const mode_names[] = {
+    [MODE_TEMPLATE] = "template", [MODE_CONTINUE] = "continue"
+};
 
 const char *conversation_mode_name(conversation_mode mode)
 {
@@ -32,7 +34,7 @@ void conversation_free(conversation *c)
         conversation_drop(c);
     free(c->messages);
     free(c->system);
-    *c = (conversation){0};
+    *c = (conversation){ 0 };
 }
 
 void conversation_add(conversation *c, bool assistant, const char *text)
@@ -63,7 +65,7 @@ void conversation_set_system(conversation *c, const char *text)
 static kim_err continue_tokens(const conversation *c, const kim_model *model, int32_t **ids,
                                uint32_t *count)
 {
-    strbuf text = {0};
+    strbuf text = { 0 };
     strbuf_add(&text, "", 0);
     for (uint32_t i = 0; i < c->count; i++)
         strbuf_add(&text, c->messages[i].text, strlen(c->messages[i].text));
@@ -80,7 +82,7 @@ static kim_err template_tokens(const conversation *c, const kim_model *model, in
     strbuf *texts = checked(calloc((size_t)c->count + 1, sizeof *texts));
     uint32_t n = 0, n_texts = 0;
     if (c->system)
-        turns[n++] = (kim_message){.role = "system", .text = c->system};
+        turns[n++] = (kim_message){ .role = "system", .text = c->system };
     for (uint32_t i = 0; i < c->count; i++) {
         if (i == 0 || c->messages[i].assistant != c->messages[i - 1].assistant) {
             turns[n++].role = c->messages[i].assistant ? "assistant" : "user";
@@ -182,10 +184,10 @@ static const char *read_conversation(conversation *c, const cJSON *json)
 
 bool conversation_load(conversation *c, const char *path)
 {
-    strbuf file = {0};
+    strbuf file = { 0 };
     if (!read_file(path, &file))
         return false;
-    conversation fresh = {0};
+    conversation fresh = { 0 };
     cJSON *json = cJSON_ParseWithLength(file.data, file.length);
     const char *problem = read_conversation(&fresh, json);
     cJSON_Delete(json);

@@ -14,21 +14,25 @@ typedef enum conversation_mode {
 const char *conversation_mode_name(conversation_mode mode);
 bool conversation_mode_parse(const char *name, conversation_mode *mode);
 
+typedef struct conversation_message {
+    bool assistant; // else the user's
+    char *text;
+} conversation_message;
+
 typedef struct conversation {
     conversation_mode mode;
     char *system; // NULL: none
-    struct {
-        bool assistant; // else the user's
-        char *text;
-    } *messages;
+    conversation_message *messages;
     uint32_t count, room;
 } conversation;
 
 void conversation_free(conversation *c);
 
 void conversation_add(conversation *c, bool assistant, const char *text);
-void conversation_drop(conversation *c); // the last message
-void conversation_set_system(conversation *c, const char *text); // NULL or "": none
+// Takes the last message away.
+void conversation_drop(conversation *c);
+// text: NULL or "": none
+void conversation_set_system(conversation *c, const char *text);
 
 // The tokens of all of it, up to where the model goes on. ids: free with free()
 kim_err conversation_tokens(const conversation *c, const kim_model *model, int32_t **ids,

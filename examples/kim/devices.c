@@ -9,7 +9,7 @@
 static int as_json;
 
 static struct poptOption table[] = {
-    {"json", '\0', POPT_ARG_NONE, &as_json, 0, "for a program", NULL},
+    { "json", '\0', POPT_ARG_NONE, &as_json, 0, "for a program", NULL },
     POPT_TABLEEND,
 };
 
@@ -18,19 +18,19 @@ static const struct {
     const char *key, *words;
     size_t offset;
 } features[] = {
-#define FEATURE(name, words) {#name, words, offsetof(kim_device_info, name)}
-    FEATURE(buffer_device_address, "buffer addresses"),
-    FEATURE(float16, "fp16 arithmetic"),
-    FEATURE(int8, "int8"),
-    FEATURE(integer_dot_product, "integer dot product"),
-    FEATURE(cooperative_matrix, "cooperative matrix"),
-    FEATURE(cooperative_matrix_nv, "NV cooperative matrix 2"),
-    FEATURE(subgroup_size_control, "subgroup size control"),
-    FEATURE(host_memory_import, "host memory import"),
-    FEATURE(calibrated_timestamps, "calibrated timestamps"),
-    FEATURE(memory_budget, "memory budget"),
-    FEATURE(unified_memory, "unified memory"),
-#undef FEATURE
+#define OF(name) offsetof(kim_device_info, name)
+    { "buffer_device_address", "buffer addresses", OF(buffer_device_address) },
+    { "float16", "fp16 arithmetic", OF(float16) },
+    { "int8", "int8", OF(int8) },
+    { "integer_dot_product", "integer dot product", OF(integer_dot_product) },
+    { "cooperative_matrix", "cooperative matrix", OF(cooperative_matrix) },
+    { "cooperative_matrix_nv", "NV cooperative matrix 2", OF(cooperative_matrix_nv) },
+    { "subgroup_size_control", "subgroup size control", OF(subgroup_size_control) },
+    { "host_memory_import", "host memory import", OF(host_memory_import) },
+    { "calibrated_timestamps", "calibrated timestamps", OF(calibrated_timestamps) },
+    { "memory_budget", "memory budget", OF(memory_budget) },
+    { "unified_memory", "unified memory", OF(unified_memory) },
+#undef OF
 };
 enum { N_FEATURES = sizeof features / sizeof *features };
 
@@ -54,7 +54,7 @@ static cJSON *device_json(const kim_device_info *d)
     cJSON_AddStringToObject(json, "name", d->name);
     cJSON_AddStringToObject(json, "driver", d->driver);
     cJSON_AddStringToObject(json, "uuid", d->uuid);
-    cJSON_AddStringToObject(json, "type", device_type_name(d->type));
+    cJSON_AddStringToObject(json, "type", name_of_device_type(d->type));
     cJSON_AddNumberToObject(json, "vendor_id", d->vendor_id);
     cJSON_AddNumberToObject(json, "device_id", d->device_id);
     cJSON_AddStringToObject(json, "api_version", version_text(d->api_version, version));
@@ -113,7 +113,8 @@ static void print_device(const kim_device_info *d)
 {
     char version[32], memory[32], unused[32], range[32];
     printf("%s%u  %s%s  (%s)%s%s\n", style_bold(stdout), d->index, d->name, style_end(stdout),
-           device_type_name(d->type), d->chosen ? "  <- default" : "", d->usable ? "" : "  unusable");
+           name_of_device_type(d->type), d->chosen ? "  <- default" : "",
+           d->usable ? "" : "  unusable");
     printf("   %-10s %s\n", d->chosen ? "default" : "not taken", d->reason);
     printf("   driver     %s, Vulkan %s\n", d->driver, version_text(d->api_version, version));
     printf("   UUID       %s\n", d->uuid);

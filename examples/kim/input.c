@@ -42,7 +42,7 @@ static void make_folders(char *path)
 static char *find_history_path(void)
 {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-    strbuf path = {0};
+    strbuf path = { 0 };
     if (state && *state == '/') { // the specification has relative ones ignored
         strbuf_add(&path, state, strlen(state));
     } else if (home && *home == '/') {
@@ -88,7 +88,7 @@ static void load_history(input *in)
     in->history_path = find_history_path();
     if (!in->history_path || history(in->history, &event, H_LOAD, in->history_path) < HISTORY_MOST)
         return;
-    strbuf fresh = {0};
+    strbuf fresh = { 0 };
     strbuf_add(&fresh, in->history_path, strlen(in->history_path));
     strbuf_add(&fresh, ".new", 4);
     FILE *file = open_history(fresh.data, "w");
@@ -116,7 +116,7 @@ static int read_byte(unsigned char *byte)
 static int read_character(EditLine *edit, wchar_t *character)
 {
     (void)edit;
-    mbstate_t state = {0};
+    mbstate_t state = { 0 };
     for (;;) {
         unsigned char byte;
         int n = read_byte(&byte);
@@ -137,7 +137,7 @@ static unsigned char paste(EditLine *edit, int key)
 {
     (void)key;
     static const char end[] = "\033[201~";
-    strbuf text = {0};
+    strbuf text = { 0 };
     strbuf_add(&text, "", 0);
     unsigned char byte;
     while (read_byte(&byte) == 1) {
@@ -154,8 +154,8 @@ static unsigned char paste(EditLine *edit, int key)
 }
 
 // Plain and with colours; libedit takes what is between two \1 to have no width.
-static const char *const first_prompt[] = {"> ", "\1\033[1m\1> \1\033[0m\1"};
-static const char *const more_prompt[] = {". ", "\1\033[2m\1. \1\033[0m\1"};
+static const char *const first_prompt[] = { "> ", "\1\033[1m\1> \1\033[0m\1" };
+static const char *const more_prompt[] = { ". ", "\1\033[2m\1. \1\033[0m\1" };
 
 static char *prompt_text(EditLine *edit)
 {
@@ -168,11 +168,11 @@ static char *prompt_text(EditLine *edit)
 static void bind_keys(EditLine *edit)
 {
     static const wchar_t *const keys[][2] = {
-        {L"\033[200~", L"kim-paste"},         {L"^R", L"em-inc-search-prev"},
-        {L"\033[3~", L"ed-delete-next-char"}, {L"\033[H", L"ed-move-to-beg"},
-        {L"\033[F", L"ed-move-to-end"},       {L"\033[1~", L"ed-move-to-beg"},
-        {L"\033[4~", L"ed-move-to-end"},      {L"\033[1;5C", L"em-next-word"},
-        {L"\033[1;5D", L"ed-prev-word"},
+        { L"\033[200~", L"kim-paste" },         { L"^R", L"em-inc-search-prev" },
+        { L"\033[3~", L"ed-delete-next-char" }, { L"\033[H", L"ed-move-to-beg" },
+        { L"\033[F", L"ed-move-to-end" },       { L"\033[1~", L"ed-move-to-beg" },
+        { L"\033[4~", L"ed-move-to-end" },      { L"\033[1;5C", L"em-next-word" },
+        { L"\033[1;5D", L"ed-prev-word" },
     };
     el_wset(edit, EL_ADDFN, L"kim-paste", L"insert what is pasted", paste);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
@@ -268,7 +268,7 @@ input_result input_read(input *in, strbuf *message)
 {
     const char *line;
     size_t length;
-    *message = (strbuf){0};
+    *message = (strbuf){ 0 };
     strbuf_add(message, "", 0);
     input_result result = read_line(in, first_prompt[in->colored], &line, &length);
     if (result != INPUT_MESSAGE)

@@ -11,8 +11,9 @@ static struct {
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
-    {"tensors", 't', POPT_ARG_NONE, &options.tensors, 0, "list every tensor (JSON always does)", NULL},
-    {"json", '\0', POPT_ARG_NONE, &options.json, 0, "for a program", NULL},
+    { "tensors", 't', POPT_ARG_NONE, &options.tensors, 0, "list every tensor (JSON always does)",
+      NULL },
+    { "json", '\0', POPT_ARG_NONE, &options.json, 0, "for a program", NULL },
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
@@ -94,10 +95,11 @@ static int gather(report *r)
     int status = gpu_params(&params);
     if (status != STATUS_OK)
         return status;
-    kim_session_params session = {.context = (uint32_t)given.context,
-                                  .batch = (uint32_t)given.batch};
-    r->context = session.context ? session.context
-                                 : (r->info->context < 8192 ? r->info->context : 8192);
+    kim_session_params session = { .context = (uint32_t)given.context,
+                                   .batch = (uint32_t)given.batch };
+    r->context = r->info->context < 8192 ? r->info->context : 8192; // as of a session
+    if (session.context)
+        r->context = session.context;
     if (sum_types(r) || kim_model_plan(r->model, NULL, &session, &r->plan))
         return fail_library();
     kim_device_info *infos;
@@ -114,9 +116,11 @@ static int gather(report *r)
         }
     }
     free(infos);
-    if (!r->n_devices)
-        r->no_devices = checked(strdup(count ? "no device of this machine fits the choice"
-                                             : "Vulkan is installed, but it has no device here"));
+    if (!r->n_devices && count)
+        return fail("no device of this machine fits \"%s\"; `kim devices` lists them",
+                    params.device);
+    if (!count)
+        r->no_devices = checked(strdup("Vulkan is installed, but it has no device here"));
     return STATUS_OK;
 }
 
@@ -248,8 +252,8 @@ static void print_shapes(const kim_model_info *info)
     char bytes[32];
     printf("%s%s%s  (%s%s%s)\n", style_bold(stdout), *info->name ? info->name : "no name",
            style_end(stdout), info->architecture, *info->size ? " " : "", info->size);
-    printf("  kind          %s\n", info->chat ? "tuned for conversation"
-                                              : "pre-trained: continues text");
+    printf("  kind          %s\n",
+           info->chat ? "tuned for conversation" : "pre-trained: continues text");
     printf("  parameters    %.1f million in %s, %.2f bits each\n", (double)info->parameters / 1e6,
            format_bytes(info->file_bytes, bytes),
            8.0 * (double)info->file_bytes / (double)(info->parameters ? info->parameters : 1));
@@ -297,9 +301,11 @@ static void print_plan(const kim_plan *plan)
         const char *name;
         uint64_t bytes;
     } rows[] = {
-        {"weights", plan->weights},         {"K and V, local", plan->kv_local},
-        {"K and V, global", plan->kv_global}, {"activations", plan->activations},
-        {"total", plan->total},
+        { "weights", plan->weights },
+        { "K and V, local", plan->kv_local },
+        { "K and V, global", plan->kv_global },
+        { "activations", plan->activations },
+        { "total", plan->total },
     };
     char bytes[32];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -321,7 +327,8 @@ static void print_memory(const report *r)
         }
         print_plan(&p->plan);
         printf("  %s: %s %s\n", p->plan.total <= room_on(&p->info) ? "fits" : "does not fit",
-               format_bytes(room_on(&p->info), memory), p->info.memory_free ? "are free" : "in all");
+               format_bytes(room_on(&p->info), memory),
+               p->info.memory_free ? "are free" : "in all");
     }
     if (r->no_devices)
         printf("\nNo plan for a device: %s\n", r->no_devices);
@@ -355,8 +362,8 @@ int command_inspect(int argc, const char **argv)
         return status;
     if (path)
         given.model = (char *)path;
-    opened o = {0};
-    report r = {0};
+    opened o = { 0 };
+    report r = { 0 };
     status = open_model(&o);
     if (status == STATUS_OK) {
         r.model = o.model;

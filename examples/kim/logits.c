@@ -11,35 +11,37 @@ enum { TOP_MOST = 1000 };
 static struct {
     char *prompt, *prompt_file, *ids;
     int steps, top, raw, json;
-} options = {.steps = 16, .top = 5};
+} options = { .steps = 16, .top = 5 };
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
-    {"prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "the prompt", "TEXT"},
-    {"prompt-file", '\0', POPT_ARG_STRING, &options.prompt_file, 0, "a file with the prompt (-: stdin)",
-     "FILE"},
-    {"ids", '\0', POPT_ARG_STRING, &options.ids, 0, "the prompt as token ids, taken exactly as given",
-     "2,818,…"},
-    {"raw", '\0', POPT_ARG_NONE, &options.raw, 0,
-     "no chat template: the text with <bos> before it; special tokens in it are recognised", NULL},
-    {"predict", 'n', POPT_ARG_INT, &options.steps, 0, "tokens to continue by (default 16)", "N"},
-    {"top", '\0', POPT_ARG_INT, &options.top, 0, "the most probable tokens of each step (default 5)",
-     "K"},
-    {"json", '\0', POPT_ARG_NONE, &options.json, 0, "all numbers, for a program", NULL},
+    { "prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "the prompt", "TEXT" },
+    { "prompt-file", '\0', POPT_ARG_STRING, &options.prompt_file, 0,
+      "a file with the prompt (-: stdin)", "FILE" },
+    { "ids", '\0', POPT_ARG_STRING, &options.ids, 0,
+      "the prompt as token ids, taken exactly as given", "2,818,…" },
+    { "raw", '\0', POPT_ARG_NONE, &options.raw, 0,
+      "no chat template: the text with <bos> before it; special tokens in it are recognised",
+      NULL },
+    { "predict", 'n', POPT_ARG_INT, &options.steps, 0, "tokens to continue by (default 16)", "N" },
+    { "top", '\0', POPT_ARG_INT, &options.top, 0,
+      "the most probable tokens of each step (default 5)", "K" },
+    { "json", '\0', POPT_ARG_NONE, &options.json, 0, "all numbers, for a program", NULL },
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
 };
 
-// One step of the continuation.
-typedef struct step {
+typedef struct candidate {
     int32_t id;
     float logprob;
-    char *text; // what became complete with this token
-    struct {
-        int32_t id;
-        float logprob;
-    } *top; // [n_top], falling
+} candidate;
+
+// One step of the continuation.
+typedef struct step {
+    candidate chosen;
+    char *text;     // what became complete with this token
+    candidate *top; // [n_top], falling
     uint32_t n_top;
 } step;
 
@@ -56,7 +58,7 @@ typedef struct result {
 static kim_err text_ids(const kim_model *model, const strbuf *prompt, result *r)
 {
     if (!options.raw) {
-        kim_message message = {.role = "user", .text = prompt->data};
+        kim_message message = { .role = "user", .text = prompt->data };
         int32_t *ids;
         kim_err err = kim_chat_tokens(model, &message, 1, &ids, &r->n_ids);
         if (err)
@@ -83,7 +85,7 @@ static int make_prompt(const kim_model *model, result *r)
 {
     if (options.ids)
         return STATUS_OK; // from check_options
-    strbuf prompt = {0};
+    strbuf prompt = { 0 };
     if (options.prompt_file) {
         if (!read_file(options.prompt_file, &prompt))
             return STATUS_FAILED;
@@ -145,20 +147,20 @@ static char *step_text(const kim_model *model, kim_utf8 *state, int32_t id, bool
 
 static kim_err run_steps(const opened *o, kim_sampler *sampler, result *r)
 {
-    kim_utf8 state = {0};
+    kim_utf8 state = { 0 };
     uint32_t vocab = kim_model_get_info(o->model)->vocab;
     for (uint32_t i = 0; i < (uint32_t)options.steps; i++) {
         step *s = &r->steps[r->n_steps];
-        kim_err err = kim_sample(sampler, o->session, &s->id, &s->logprob);
+        kim_err err = kim_sample(sampler, o->session, &s->chosen.id, &s->chosen.logprob);
         if (err)
             return err;
         find_top(s, kim_session_logits(o->session), vocab);
-        bool last = i + 1 == (uint32_t)options.steps || kim_token_ends(o->model, s->id);
-        s->text = step_text(o->model, &state, s->id, last);
+        bool last = i + 1 == (uint32_t)options.steps || kim_token_ends(o->model, s->chosen.id);
+        s->text = step_text(o->model, &state, s->chosen.id, last);
         r->n_steps++;
         if (last)
             break;
-        err = kim_session_append(o->session, &s->id, 1);
+        err = kim_session_append(o->session, &s->chosen.id, 1);
         if (err)
             return err;
     }
@@ -175,7 +177,7 @@ static int compute(const opened *o, result *r)
     for (uint32_t i = 0; !err && i + 1 < r->n_ids; i++)
         r->nll[i] = -scores[i].next_logprob;
     if (!err)
-        err = kim_sampler_create(&sampler, &(kim_sampling){.greedy = true});
+        err = kim_sampler_create(&sampler, &(kim_sampling){ .greedy = true });
     if (!err)
         err = run_steps(o, sampler, r);
     kim_sampler_destroy(&sampler);
@@ -198,9 +200,9 @@ static int print_result_json(const result *r)
     for (uint32_t i = 0; i < r->n_steps; i++) {
         const step *s = &r->steps[i];
         cJSON *object = cJSON_CreateObject();
-        cJSON_AddNumberToObject(object, "id", s->id);
+        cJSON_AddNumberToObject(object, "id", s->chosen.id);
         cJSON_AddStringToObject(object, "text", s->text);
-        cJSON_AddItemToObject(object, "logprob", json_float(s->logprob));
+        cJSON_AddItemToObject(object, "logprob", json_float(s->chosen.logprob));
         cJSON *top = cJSON_AddArrayToObject(object, "top");
         for (uint32_t k = 0; k < s->n_top; k++) {
             cJSON *entry = cJSON_CreateObject();
@@ -225,7 +227,7 @@ static int print_result(const kim_model *model, const result *r)
     printf("\n\n%6s %8s %10s  %s\n", "step", "id", "logprob", "text and the most probable tokens");
     for (uint32_t i = 0; i < r->n_steps; i++) {
         const step *s = &r->steps[i];
-        printf("%6u %8d %10.5f  ", i + 1, (int)s->id, (double)s->logprob);
+        printf("%6u %8d %10.5f  ", i + 1, (int)s->chosen.id, (double)s->chosen.logprob);
         print_quoted(stdout, s->text, strlen(s->text));
         for (uint32_t k = 0; k < s->n_top; k++) {
             size_t length;
@@ -282,8 +284,8 @@ int command_logits(int argc, const char **argv)
         argc, argv);
     if (status != STATUS_GO_ON)
         return status;
-    opened o = {0};
-    result r = {0};
+    opened o = { 0 };
+    result r = { 0 };
     status = check_options(&r);
     if (status == STATUS_OK)
         status = open_gpu(&o);

@@ -14,12 +14,12 @@ static const struct {
     int (*run)(int argc, const char **argv);
     const char *purpose;
 } commands[] = {
-    {"chat", command_chat, "talk to a model, or have it answer once"},
-    {"logits", command_logits, "greedy continuation with log-probabilities"},
-    {"tokenize", command_tokenize, "text to token ids, and back"},
-    {"inspect", command_inspect, "what is in a model file, and the memory it takes"},
-    {"devices", command_devices, "the Vulkan devices of this machine, and which one is taken"},
-    {"bench", command_bench, "measure the speed of a model"},
+    { "chat", command_chat, "talk to a model, or have it answer once" },
+    { "logits", command_logits, "greedy continuation with log-probabilities" },
+    { "tokenize", command_tokenize, "text to token ids, and back" },
+    { "inspect", command_inspect, "what is in a model file, and the memory it takes" },
+    { "devices", command_devices, "the Vulkan devices of this machine, and which one is taken" },
+    { "bench", command_bench, "measure the speed of a model" },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -66,7 +66,7 @@ static int run(int argc, const char **argv)
     const char *first = argv[1];
     bool help = strcmp(first, "help") == 0;
     if (help && argc > 2)
-        return run_command(2, (const char *[]){argv[2], "--help", NULL});
+        return run_command(2, (const char *[]){ argv[2], "--help", NULL });
     if (help || strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
         print_usage(stdout);
         return STATUS_OK;

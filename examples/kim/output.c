@@ -24,7 +24,7 @@ void strbuf_add(strbuf *t, const char *bytes, size_t length)
 void strbuf_free(strbuf *t)
 {
     free(t->data);
-    *t = (strbuf){0};
+    *t = (strbuf){ 0 };
 }
 
 bool read_file(const char *path, strbuf *out)
@@ -38,7 +38,7 @@ bool read_file(const char *path, strbuf *out)
     }
     char block[1 << 16];
     size_t n;
-    *out = (strbuf){0};
+    *out = (strbuf){ 0 };
     strbuf_add(out, "", 0);
     while ((n = fread(block, 1, sizeof block, file)) > 0)
         strbuf_add(out, block, n);
@@ -69,7 +69,7 @@ static int replace_file(const char *path, const char *bytes, size_t length)
     mode_t mask = umask(0);
     umask(mask);
     mode_t mode = stat(path, &old) == 0 ? old.st_mode & 07777 : 0666 & ~mask;
-    strbuf temporary = {0};
+    strbuf temporary = { 0 };
     strbuf_add(&temporary, path, strlen(path));
     strbuf_add(&temporary, ".XXXXXX", 7);
     int file = mkstemp(temporary.data);
@@ -147,19 +147,19 @@ cJSON *json_float(float value)
 
 const char *format_bytes(uint64_t bytes, char buffer[32])
 {
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
     double value = (double)bytes;
     int unit = 0;
     for (; value >= 1000 && unit < 4; unit++)
         value /= 1024;
-    snprintf(buffer, 32, unit && value < 10 ? "%.2f %s" : unit && value < 100 ? "%.1f %s" : "%.0f %s",
-             value, units[unit]);
+    int decimals = !unit || value >= 100 ? 0 : value >= 10 ? 1 : 2;
+    snprintf(buffer, 32, "%.*f %s", decimals, value, units[unit]);
     return buffer;
 }
 
 char *valid_utf8(const char *bytes, size_t length)
 {
-    kim_utf8 state = {0};
+    kim_utf8 state = { 0 };
     char *valid = checked(malloc(3 * (length + 4) + 3 * 4 + 1));
     size_t n = length ? kim_utf8_feed(&state, bytes, length, valid) : 0;
     n += kim_utf8_feed(&state, NULL, 0, valid + n);

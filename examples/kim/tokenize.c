@@ -10,10 +10,11 @@ static struct {
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
-    {"decode", 'd', POPT_ARG_NONE, &options.decode, 0, "stdin is ids; give the text", NULL},
-    {"no-special", '\0', POPT_ARG_NONE, &options.no_special, 0,
-     "special tokens typed in the text are plain text; of ids, they are left out", NULL},
-    {"json", '\0', POPT_ARG_NONE, &options.json, 0, "an array of ids; with --decode, a string", NULL},
+    { "decode", 'd', POPT_ARG_NONE, &options.decode, 0, "stdin is ids; give the text", NULL },
+    { "no-special", '\0', POPT_ARG_NONE, &options.no_special, 0,
+      "special tokens typed in the text are plain text; of ids, they are left out", NULL },
+    { "json", '\0', POPT_ARG_NONE, &options.json, 0, "an array of ids; with --decode, a string",
+      NULL },
     POPT_TABLEEND,
 };
 
@@ -62,7 +63,7 @@ static int decode(const kim_model *model, const strbuf *input)
         return STATUS_FAILED;
     const kim_model_info *info = kim_model_get_info(model);
     int status = STATUS_OK;
-    strbuf bytes = {0};
+    strbuf bytes = { 0 };
     strbuf_add(&bytes, "", 0);
     for (uint32_t i = 0; i < count && status == STATUS_OK; i++) {
         if ((uint32_t)ids[i] >= info->vocab) {
@@ -94,8 +95,8 @@ int command_tokenize(int argc, const char **argv)
         argc, argv);
     if (status != STATUS_GO_ON)
         return status;
-    opened o = {0};
-    strbuf input = {0};
+    opened o = { 0 };
+    strbuf input = { 0 };
     status = open_model(&o);
     if (status == STATUS_OK && !read_file("-", &input))
         status = STATUS_FAILED;

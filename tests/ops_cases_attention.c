@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+// rope, attention and combine: shapes, windows, rings that have wrapped, splits, extreme scores.
+#include "ops_cases.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reference_dequant.h"
+#include "reference_ops.h"
+
+#define ALL_KEYS UINT32_MAX // a window without end
+
+typedef enum score_kind {
+    SCORES_NORMAL,
+    SCORES_HUGE,  // of tens of thousands: exp must not overflow, one key takes all
+    SCORES_EQUAL, // the mean of the values
+} score_kind;
+
+static const char *const score_names[] = { "normal", "huge", "equal" };
+
+typedef struct heads_case {
+    head_shape shape;
+    uint32_t cache_rows, window, rows, position;
+    score_kind scores;
+} heads_case;
+
+static uint32_t qkv_width(const head_shape *s)
+{
+    return (s->heads + 2 * s->kv_heads) * s->head;
+}
+
+static reference_heads heads_of(const heads_case *p)
+{
+    return (reference_heads){
+        .heads = p->shape.heads,
+        .kv_heads = p->shape.kv_heads,
+        .head = p->shape.head,
+        .cache_rows = p->cache_rows,
+        .window = p->window,
+    };
+}
+
+static kv_cache place_cache(ops_case *c, const heads_case *p)
+{
+    const uint64_t bytes = 2ull * p->shape.kv_heads * p->cache_rows * p->shape.head;
+    return (kv_cache){
+        .k = case_place(c, bytes),
+        .v = case_place(c, bytes),
+        .rows = p->cache_rows,
+        .window = p->window,
+    };
+}
+
+// ---------------------------------------------------------------------------------- attention
+
+// What queries see is random; of the rest K is poison and V is zero, as ops.h wants it.
+static void fill_cache(const heads_case *p, const kv_cache *cache)
+{
+    const reference_heads h = heads_of(p);
+    uint16_t *k = case_data(&cache->k), *v = case_data(&cache->v);
+    const uint32_t seen = p->position + 1 < p->window ? p->position + 1 : p->window;
+    memset(v, 0, cache->v.bytes);
+    for (uint32_t head = 0; head < h.kv_heads; head++)
+        for (uint32_t at = p->position + 1 - seen; at < p->position + p->rows; at++)
+            for (uint32_t d = 0; d < h.head; d++) {
+                k[reference_k_at(&h, head, at, d)] = ops_half(ops_uniform(-2, 2));
+                v[reference_v_at(&h, head, at, d)] = ops_half(ops_uniform(-2, 2));
+            }
+}
+
+static void fill_queries(const heads_case *p, float *qkv)
+{
+    const double scale = p->scores == SCORES_HUGE ? 2000 : p->scores == SCORES_EQUAL ? 0 : 0.3;
+    for (uint32_t r = 0; r < p->rows; r++)
+        ops_fill_normal(qkv + (uint64_t)r * qkv_width(&p->shape),
+                        (uint64_t)p->shape.heads * p->shape.head, scale);
+}
+
+// The error of a score is that of its sum, 8 * 2^-24 of the products' sizes; it scales the key's
+// weight, and with it at most the whole output, |v| < 2. The weights' own errors add 64 * 2^-24.
+static void check_row(ops_case *c, const heads_case *p, const float *qkv, const kv_cache *cache,
+                      const float *y, uint32_t row)
+{
+    const reference_heads h = heads_of(p);
+    const uint32_t head = h.head;
+    double want[256], spread;
+    for (uint32_t i = 0; i < h.heads; i++) {
+        const float *q = qkv + (uint64_t)row * qkv_width(&p->shape) + i * head;
+        reference_attention(&h, q, case_data(&cache->k), case_data(&cache->v),
+                            i / (h.heads / h.kv_heads), p->position + row, want, &spread);
+        const double tolerance = 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
+        for (uint32_t d = 0; d < head; d++) {
+            const uint64_t at = ((uint64_t)row * h.heads + i) * head + d;
+            case_check(c, "y", at, y[at], want[d], tolerance);
+        }
+    }
+}
+
+static void attention_case(ops_run *run, const heads_case *p)
+{
+    ops_case c;
+    const head_shape *s = &p->shape;
+    case_begin(&c, run, "attention %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
+               s->heads, s->kv_heads, s->head, (int)p->window, p->cache_rows, p->rows, p->position,
+               score_names[p->scores]);
+    const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
+    const kv_cache cache = place_cache(&c, p);
+    const span control = case_place_floats(&c, CONTROL_TOKENS);
+    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
+    const span y = case_place_floats(&c, (uint64_t)p->rows * s->heads * s->head);
+    case_commit(&c);
+    ((uint32_t *)case_data(&control))[CONTROL_POSITION] = p->position;
+    fill_cache(p, &cache);
+    fill_queries(p, case_data(&qkv));
+    MUST(op_attention(run->st, &(attention_params){
+        .qkv = &qkv,
+        .control = &control,
+        .cache = &cache,
+        .partial = &partial,
+        .y = &y,
+        .shape = *s,
+        .rows = p->rows,
+    }));
+    case_run(&c);
+    const float *got = case_data(&y);
+    for (uint64_t i = 0; i < y.bytes / 4; i++) // all of them are there
+        case_check(&c, "y", i, got[i], 0, 2.01);
+    for (uint32_t r = 0; r < p->rows; r++) // some of many are exact
+        if (p->rows <= 8 || r < 2 || r + 2 >= p->rows || r % 29 == 16)
+            check_row(&c, p, case_data(&qkv), &cache, got, r);
+    case_end(&c);
+}
+
+static void attention_cases(ops_run *run)
+{
+    static const heads_case cases[] = {
+        // the 270M and 1B: four heads share one
+        { { 4, 1, 256 }, 1024, 512, 1, 0, SCORES_NORMAL },
+        { { 4, 1, 256 }, 1024, 512, 1, 5000, SCORES_NORMAL },
+        { { 4, 1, 256 }, 1024, 512, 2, 511, SCORES_HUGE },
+        { { 4, 1, 256 }, 1024, 512, 7, 1020, SCORES_NORMAL },
+        { { 4, 1, 256 }, 1024, 512, 37, 0, SCORES_NORMAL },
+        { { 4, 1, 256 }, 1024, 512, 37, 2040, SCORES_EQUAL },
+        // windows that end inside a block, rings that have wrapped
+        { { 2, 2, 64 }, 256, 100, 1, 37, SCORES_NORMAL },
+        { { 2, 2, 64 }, 256, 100, 7, 1000, SCORES_NORMAL },
+        { { 2, 2, 64 }, 256, 100, 130, 700, SCORES_NORMAL },
+        { { 2, 2, 64 }, 192, 1, 16, 300, SCORES_NORMAL },
+        { { 2, 2, 64 }, 256, 64, 130, 0, SCORES_HUGE },
+        // the other ratios and sizes of heads
+        { { 4, 2, 80 }, 256, 100, 1, 200, SCORES_NORMAL },
+        { { 4, 2, 80 }, 256, 100, 37, 200, SCORES_NORMAL },
+        { { 6, 2, 96 }, 256, ALL_KEYS, 1, 90, SCORES_NORMAL },
+        { { 6, 2, 96 }, 256, 100, 37, 999, SCORES_EQUAL },
+        { { 8, 2, 128 }, 256, 100, 1, 300, SCORES_NORMAL },
+        { { 8, 2, 128 }, 256, 100, 16, 300, SCORES_NORMAL },
+        { { 8, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL },
+        { { 8, 1, 64 }, 256, 100, 37, 300, SCORES_NORMAL },
+        { { 32, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL },
+        { { 32, 1, 64 }, 256, 100, 7, 300, SCORES_NORMAL },
+        // all positions, with and without splits, with fewer keys than splits
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 0, SCORES_NORMAL },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 700, SCORES_HUGE },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 16, 4000, SCORES_EQUAL },
+        { { 4, 1, 256 }, 1536, ALL_KEYS, 1, 1300, SCORES_NORMAL },
+        { { 4, 1, 256 }, 1536, 1536, 2, 1300, SCORES_EQUAL },
+        { { 2, 1, 128 }, 1152, 1024, 1, 3000, SCORES_NORMAL },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (!run->quick || i % 3 == 0)
+            attention_case(run, &cases[i]);
+}
+
+// --------------------------------------------------------------------------------------- rope
+
+typedef struct rope_tensors {
+    span qkv, w_q, w_k, rotation, control;
+    kv_cache cache;
+    float *before; // qkv as it was
+} rope_tensors;
+
+static const double rope_eps = 1e-6, rope_scale = 0.0625;
+
+// Rounding to f16 may be to nearest or towards zero: 2^-10, and 2^-24 below its smallest normal.
+static double half_tolerance(double x)
+{
+    return ldexp(fabs(x), -10) + ldexp(1, -24);
+}
+
+static void check_rope_head(ops_case *c, const heads_case *p, const rope_tensors *t, uint32_t row,
+                            uint32_t head)
+{
+    const head_shape *s = &p->shape;
+    const reference_heads h = heads_of(p);
+    const uint64_t at = (uint64_t)row * qkv_width(s) + head * s->head;
+    const float *after = (const float *)case_data(&t->qkv) + at;
+    const bool is_q = head < s->heads, is_v = head >= s->heads + s->kv_heads;
+    const uint32_t kv_head = is_v ? head - s->heads - s->kv_heads : head - s->heads;
+    double x[256], largest = 0;
+    for (uint32_t d = 0; d < s->head; d++)
+        x[d] = t->before[at + d];
+    if (!is_v) {
+        reference_norm(x, x, case_data(is_q ? &t->w_q : &t->w_k), s->head, rope_eps);
+        for (uint32_t d = 0; d < s->head; d++)
+            largest = fmax(largest, fabs(x[d]));
+        reference_rotate(x, s->head, p->position + row, 1e6, 8);
+    }
+    for (uint32_t d = 0; d < s->head; d++) {
+        // the norm, and two turns by rounded cosines: 16 * 2^-24 of the pair
+        const double error = ldexp(16, -24) * largest;
+        const uint16_t *k = case_data(&t->cache.k), *v = case_data(&t->cache.v);
+        if (is_q) {
+            case_check(c, "q", at + d, after[d], x[d] * rope_scale, error * rope_scale);
+            continue;
+        }
+        case_check(c, "qkv", at + d, after[d], t->before[at + d], 0);
+        const float stored =
+            reference_half(is_v ? v[reference_v_at(&h, kv_head, p->position + row, d)]
+                                : k[reference_k_at(&h, kv_head, p->position + row, d)]);
+        case_check(c, is_v ? "v" : "k", at + d, stored, x[d], error + half_tolerance(x[d]));
+    }
+}
+
+// As many halves of the cache are written as the rows have.
+static void check_untouched(ops_case *c, const span *cache, uint64_t written)
+{
+    const uint16_t *at = case_data(cache);
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < cache->bytes / 2; i++)
+        n += at[i] != 0xffff;
+    case_check(c, "halves written", 0, (double)n, (double)written, 0);
+}
+
+static void rope_case(ops_run *run, const heads_case *p)
+{
+    ops_case c;
+    rope_tensors t;
+    const head_shape *s = &p->shape;
+    const uint32_t context = p->position + p->rows;
+    const uint64_t n = (uint64_t)p->rows * qkv_width(s);
+    case_begin(&c, run, "rope %u:%u heads of %u, %u rows at %u of %u", s->heads, s->kv_heads,
+               s->head, p->rows, p->position, p->cache_rows);
+    t.qkv = case_place_floats(&c, n);
+    t.w_q = case_place_floats(&c, s->head);
+    t.w_k = case_place_floats(&c, s->head);
+    t.rotation = case_place_floats(&c, (uint64_t)rope_table_rows(context) * s->head);
+    t.control = case_place_floats(&c, CONTROL_TOKENS);
+    t.cache = place_cache(&c, p);
+    case_commit(&c);
+    ops_fill_normal(case_data(&t.qkv), n, 40);
+    memset(case_data(&t.qkv), 0, s->head * sizeof(float)); // a head of zeros
+    ops_fill_normal(case_data(&t.w_q), s->head, 1);
+    ops_fill_normal(case_data(&t.w_k), s->head, 1);
+    rope_table_fill(case_data(&t.rotation), context, s->head, 1e6, 8);
+    ((uint32_t *)case_data(&t.control))[CONTROL_POSITION] = p->position;
+    t.before = malloc(n * sizeof *t.before);
+    memcpy(t.before, case_data(&t.qkv), n * sizeof *t.before);
+    MUST(op_rope(run->st, &(rope_params){
+        .qkv = &t.qkv,
+        .w_q = &t.w_q,
+        .w_k = &t.w_k,
+        .rotation = &t.rotation,
+        .control = &t.control,
+        .cache = &t.cache,
+        .shape = *s,
+        .rows = p->rows,
+        .eps = (float)rope_eps,
+        .q_scale = (float)rope_scale,
+    }));
+    case_run(&c);
+    for (uint32_t r = 0; r < p->rows; r++)
+        for (uint32_t head = 0; head < s->heads + 2 * s->kv_heads; head++)
+            check_rope_head(&c, p, &t, r, head);
+    check_untouched(&c, &t.cache.k, (uint64_t)p->rows * s->kv_heads * s->head);
+    check_untouched(&c, &t.cache.v, (uint64_t)p->rows * s->kv_heads * s->head);
+    case_end(&c);
+    free(t.before);
+}
+
+static void rope_cases(ops_run *run)
+{
+    static const heads_case cases[] = {
+        { .shape = { 4, 1, 256 }, .cache_rows = 128, .rows = 1, .position = 0 },
+        { .shape = { 4, 1, 256 }, .cache_rows = 128, .rows = 37, .position = 250 },
+        { .shape = { 2, 2, 64 }, .cache_rows = 192, .rows = 130, .position = 1000 },
+        { .shape = { 4, 2, 80 }, .cache_rows = 128, .rows = 2, .position = 511 },
+        { .shape = { 6, 2, 96 }, .cache_rows = 128, .rows = 3, .position = 131070 },
+        { .shape = { 8, 2, 128 }, .cache_rows = 128, .rows = 7, .position = 32760 },
+        { .shape = { 32, 1, 64 }, .cache_rows = 64, .rows = 2, .position = 63 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        rope_case(run, &cases[i]);
+}
+
+void cases_attention(ops_run *run)
+{
+    rope_cases(run);
+    attention_cases(run);
+}
