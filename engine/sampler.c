@@ -178,25 +178,32 @@ static float weight(float logit, float highest, float temperature)
     return logit == highest ? 1.0f : expf((logit - highest) / temperature);
 }
 
-// e^x for -87 < x <= 0, within 4e-6 of it; around 0 within 2e-7. For the lanes: no branch, no call.
-static inline float exp_small(float x)
+// weight() of LANES logits, to 4e-6 of it, near the highest to 2e-7. Less than e^-86 counts as
+// that.
+static void weigh_lanes(float *restrict out, const float *restrict logits, float highest,
+                        float temperature)
 {
-    const float round = 12582912;        // 1.5 * 2^23: a float this large is a whole number
-    float power = x * 1.442695041f;      // e^x = 2^power
-    float shifted = power + round;       // its low bits are the power, rounded
-    float f = power - (shifted - round); // in [-1/2, 1/2]
-    float value = 0.00132647267f;        // minimax polynomial of 2^f
-    value = value * f + 0.00967151268f;
-    value = value * f + 0.0555073374f;
-    value = value * f + 0.240222421f;
-    value = value * f + 0.693146978f;
-    value = value * f + 1;
-    union {
-        float number;
-        uint32_t bits;
-    } result = { value }, whole = { shifted };
-    result.bits += whole.bits << 23; // into the exponent
-    return result.number;
+    const float round = 12582912; // 1.5 * 2^23: a float this large is a whole number
+    const float scale = 1.442695041f / temperature, low = highest - 86 * temperature;
+    for (int k = 0; k < LANES; k++) // apart from the next loop, or gcc 12 branches in it
+        out[k] = logits[k] > low ? logits[k] : low;
+    for (int k = 0; k < LANES; k++) {
+        float power = (out[k] - highest) * scale; // the weight is 2^power
+        float shifted = power + round;            // its low bits are the power, rounded
+        float f = power - (shifted - round);      // in [-1/2, 1/2]
+        float value = 0.00132647267f;             // minimax polynomial of 2^f
+        value = value * f + 0.00967151268f;
+        value = value * f + 0.0555073374f;
+        value = value * f + 0.240222421f;
+        value = value * f + 0.693146978f;
+        value = value * f + 1;
+        union {
+            float number;
+            uint32_t bits;
+        } result = { value }, whole = { shifted };
+        result.bits += whole.bits << 23; // into the exponent
+        out[k] = result.number;
+    }
 }
 
 static double sum_weights(const float *logits, uint32_t vocab, float highest, float temperature)
@@ -204,16 +211,12 @@ static double sum_weights(const float *logits, uint32_t vocab, float highest, fl
     double sum[LANES] = { 0 };
     float weights[LANES];
     uint32_t i = 0;
-    // Less than e^-86 counts as that. Where the floats around the highest logit are too coarse for
-    // this temperature, or it is infinite, the plain loop does all.
-    float low = highest - 86 * temperature, least = (low - highest) / temperature;
-    bool fine = least > -87 && least < -80;
+    // The plain loop does all where the floats around the highest logit are too coarse for this
+    // temperature, or where it or the range is infinite.
+    float least = (highest - 86 * temperature - highest) / temperature;
+    bool fine = temperature > 1e-30f && least > -87 && least < -80;
     for (; fine && i + LANES <= vocab; i += LANES) {
-        const float *x = logits + i;
-        for (int k = 0; k < LANES; k++) {
-            float logit = x[k] > low ? x[k] : low;
-            weights[k] = exp_small((logit - highest) / temperature);
-        }
+        weigh_lanes(weights, logits + i, highest, temperature);
         for (int k = 0; k < LANES; k++)
             sum[k] += weights[k];
     }

@@ -46,14 +46,13 @@ void main()
     const uint kv_head = is_v ? head - a.heads - a.kv_heads : head - a.heads;
     const uint kv_at = kv_head * a.cache_rows * HEAD * 2;
 
-    if (is_v) {
+    // no early return: SwiftShader crashes where a workgroup leaves before a barrier of the shader
+    if (is_v)
         for (uint i = gl_LocalInvocationIndex * 4; i < HEAD; i += gl_WorkGroupSize.x * 4) {
             const vec4 v = reload_f32x4(a.qkv, at + i * 4);
             store_u32x2(a.v_cache, kv_at + (slot * HEAD + i) * 2,
                         uvec2(packHalf2x16(v.xy), packHalf2x16(v.zw)));
         }
-        return; // the whole workgroup
-    }
 
     float squares = 0;
     for (uint i = gl_LocalInvocationIndex * 4; i < HEAD; i += gl_WorkGroupSize.x * 4) {
@@ -61,7 +60,7 @@ void main()
         squares += dot(v, v);
     }
     const float scale = inversesqrt(workgroup_sum(squares) / float(HEAD) + a.eps);
-    for (uint i = gl_LocalInvocationIndex * 2; i < HEAD / 2; i += gl_WorkGroupSize.x * 2) {
+    for (uint i = gl_LocalInvocationIndex * 2; i < HEAD / 2 && !is_v; i += gl_WorkGroupSize.x * 2) {
         vec2 low = reload_f32x2(a.qkv, at + i * 4) * scale;
         vec2 high = reload_f32x2(a.qkv, at + (i + HEAD / 2) * 4) * scale;
         const uvec2 w = is_q ? a.w_q : a.w_k;
