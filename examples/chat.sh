@@ -13,24 +13,24 @@ kim_root=$(cd "$(dirname "$0")/.." && pwd)
 setup_packages $packages_build
 setup_glslang
 
-release=$kim_build/release
+programs=$kim_build/release
 log=$kim_build/chat.log
-[ -x "$release/kim" ] || say "building (about a minute)"
+[ -x "$programs/kim" ] || say "building (about a minute)"
 (
     cd "$kim_root" || exit
-    { [ -f "$release/build.ninja" ] || cmake --preset release; } &&
+    { [ -f "$programs/build.ninja" ] || cmake --preset release; } &&
         cmake --build --preset release --target kim list_devices
 ) >"$log" 2>&1 || { tail -n 30 "$log" >&2; fail "the build failed; all of it is in $log"; }
 ! grep '^### ' "$log" >&2
 
-if ! "$release/examples/list_devices" 2>/dev/null | grep -qE '\((discrete|integrated|virtual),.* usable'; then
+if ! "$programs/examples/list_devices" 2>/dev/null | grep -qE '\((discrete|integrated|virtual),.* usable'; then
     [ -f "$kim_build/drivers/lavapipe/env" ] || say "no GPU with a Vulkan driver: running on the CPU"
     setup_driver lavapipe
     . "$kim_build/drivers/lavapipe/env"
 fi
 
 for option in "$@"; do
-    case $option in -m | --model | -m?* | --model=*) exec "$release/kim" chat "$@" ;; esac
+    case $option in -m | --model | -m?* | --model=*) exec "$programs/kim" chat "$@" ;; esac
 done
 setup_model
-exec "$release/kim" chat -m "$kim_model" "$@"
+exec "$programs/kim" chat -m "$kim_model" "$@"

@@ -46,7 +46,7 @@ struct matmul_args {
     KIM_UINT blocks;    // blocks in a weight row
     KIM_UINT columns;   // activation rows
     KIM_UINT x_stride;  // in elements, a multiple of 4; at least blocks * block, zeros after the row
-    KIM_UINT y_stride;  // in elements, even
+    KIM_UINT y_stride;  // in elements
 };
 
 struct embed_args {

@@ -113,10 +113,10 @@ void main()
         if (row + 1 < a.rows)
             store_f32(a.y, y_at + row * 2, gelu(sum[i].x) * sum[i].y);
 #else
-        if (row + 1 < a.rows)
-            store_f32x2(a.y, y_at + row * 4, sum[i]);
-        else if (row < a.rows)
+        if (row < a.rows)
             store_f32(a.y, y_at + row * 4, sum[i].x);
+        if (row + 1 < a.rows)
+            store_f32(a.y, y_at + row * 4 + 4, sum[i].y);
 #endif
     }
 }

@@ -43,7 +43,7 @@ void main()
     const uint position = load_u32(a.control, CONTROL_POSITION * 4) + row;
     const uint slot = position % a.cache_rows;
     const bool is_q = head < a.heads, is_v = head >= a.heads + a.kv_heads;
-    const uint kv_head = is_v ? head - a.heads - a.kv_heads : head - a.heads;
+    const uint kv_head = head < a.heads ? 0 : (head - a.heads) % a.kv_heads;
     const uint kv_at = kv_head * a.cache_rows * HEAD * 2;
 
     // no early return: SwiftShader crashes where a workgroup leaves before a barrier of the shader
@@ -63,9 +63,9 @@ void main()
     for (uint i = gl_LocalInvocationIndex * 2; i < HEAD / 2 && !is_v; i += gl_WorkGroupSize.x * 2) {
         vec2 low = reload_f32x2(a.qkv, at + i * 4) * scale;
         vec2 high = reload_f32x2(a.qkv, at + (i + HEAD / 2) * 4) * scale;
-        const uvec2 w = is_q ? a.w_q : a.w_k;
-        low *= load_f32x2(w, i * 4);
-        high *= load_f32x2(w, (i + HEAD / 2) * 4);
+        // not a chosen handle: SwiftShader takes the slot of a lane that is not active
+        low *= is_q ? load_f32x2(a.w_q, i * 4) : load_f32x2(a.w_k, i * 4);
+        high *= is_q ? load_f32x2(a.w_q, (i + HEAD / 2) * 4) : load_f32x2(a.w_k, (i + HEAD / 2) * 4);
         rotate(position, i, low, high);
         if (is_q) {
             store_f32x2(a.qkv, at + i * 4, low * a.q_scale);

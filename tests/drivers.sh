@@ -16,7 +16,7 @@ kim_root=${kim_root:-$(cd "$(dirname "$0")/.." && pwd)}
 # apt-get with lists of its own: Debian main and backports of the release that runs here. What is
 # installed counts as there, so only what is missing is downloaded.
 drivers_apt() {
-    apt-get -q -o Dir::Etc::SourceList="$apt_folder/sources.list" -o Dir::Etc::SourceParts=- \
+    apt-get -qq -o Dir::Etc::SourceList="$apt_folder/sources.list" -o Dir::Etc::SourceParts=- \
         -o Dir::State::Lists="$apt_folder/lists" -o Dir::Cache="$apt_folder/cache" \
         -o APT::Sandbox::User= -o Debug::NoLocking=true -o APT::Get::AllowUnauthenticated=false "$@"
 }
@@ -66,7 +66,7 @@ EOF
 setup_driver() {
     folder=$kim_build/drivers/$1
     [ -f "$folder/env" ] && return 0
-    say "fetching the Vulkan driver $1"
+    say "fetching the Vulkan driver $1 (up to 60 MB)"
     drivers_prepare_apt
     libraries=usr/lib/$(gcc -print-multiarch)
     backports=$release

@@ -9,14 +9,16 @@
 
 static void usage(const char *program)
 {
-    fprintf(stderr, "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
-                    "[--validation] [--limit N] [--odd N] [--single N]\n",
+    fprintf(stderr,
+            "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
+            "[--validation] [--limit N] [--odd N] [--single N]\n",
             program);
     exit(2);
 }
 
 void model_options_read(model_options *o, int argc, char **argv)
 {
+    setvbuf(stdout, NULL, _IOLBF, 0); // in order with stderr, in the log of a test too
     o->validation |= getenv("KIM_VALIDATION") != NULL;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -223,8 +225,7 @@ static uint64_t put_run(FILE *to, weight_stream *s, fixture *f)
         for (uint32_t i = 0; i < count; i++)
             put_float(to, (float)(int8_t)next_byte(s) * scale, 2, &size);
         break;
-    default:
-        CHECK(false, "the fixture has a tensor of type %u", type);
+    default: CHECK(false, "the fixture has a tensor of type %u", type);
     }
     while (size % ALIGNMENT)
         put(to, 0, 1, &size);

@@ -14,10 +14,10 @@
 
 #include <math.h>
 
-#define MOST_NLL 0.1          // percent that the mean negative log-likelihood may be off
-#define MOST_DIFFERENT 0.5    // percent of positions that may have another most probable token
-#define TIE 0.05              // nats: a greedy continuation may part from the reference's below this
-#define SHORT_DIFFERENT 1.0   // percent, of the few hundred positions of the short prompts
+#define MOST_NLL 0.1        // percent that the mean negative log-likelihood may be off
+#define MOST_DIFFERENT 0.5  // percent of positions that may have another most probable token
+#define TIE 0.05            // nats: a greedy continuation may part from the reference's below this
+#define SHORT_DIFFERENT 1.0 // percent, of the few hundred positions of the short prompts
 
 typedef struct sequence {
     uint32_t prompt, count; // tokens given, and with those generated after them
@@ -92,8 +92,9 @@ static void check_totals(const char *name, const totals *t, double most_differen
     char what[128];
     printf("%s: %u tokens, %.1f s, %.1f tokens/s\n", name, t->positions, t->seconds,
            t->positions / t->seconds);
-    printf("  mean negative log-likelihood %.6f, reference %.6f; a token's is off by at most %.4f\n",
-           t->nll / t->scored, t->reference_nll / t->scored, t->worst);
+    printf(
+        "  mean negative log-likelihood %.6f, reference %.6f; a token's is off by at most %.4f\n",
+        t->nll / t->scored, t->reference_nll / t->scored, t->worst);
     snprintf(what, sizeof what, "mean negative log-likelihood off by, %%");
     check_figure(what, 100 * fabs(t->nll / t->reference_nll - 1), MOST_NLL);
     snprintf(what, sizeof what, "another first token (%u positions), %%", t->different);
@@ -185,9 +186,10 @@ static uint32_t test_greedy(kim_session *session, kim_sampler *sampler, const se
         CHECK_OK(kim_sample(sampler, session, &id, &logprob));
         if (id != s->ids[i]) {
             const bool tie = gap <= TIE;
-            printf("  token %u of the prompt of %u tokens: %d, not %d; the reference's two best are "
-                   "%.4f apart%s\n",
-                   i - s->prompt, s->prompt, (int)id, (int)s->ids[i], gap, tie ? ", a tie" : "");
+            printf(
+                "  token %u of the prompt of %u tokens: %d, not %d; the reference's two best are "
+                "%.4f apart%s\n",
+                i - s->prompt, s->prompt, (int)id, (int)s->ids[i], gap, tie ? ", a tie" : "");
             *wrong += !tie;
             return i - s->prompt;
         }

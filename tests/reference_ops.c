@@ -40,7 +40,9 @@ void reference_norm(double *y, const double *x, const float *w, uint32_t width, 
 void reference_rotate(double *x, uint32_t head, uint32_t position, double base, double factor)
 {
     for (uint32_t j = 0; j < head / 2; j++) {
-        const double angle = position * ((double)(float)(1 / pow(base, 2.0 * j / head)) / factor);
+        // as transformers: the power and its inverse are each rounded to fp32
+        const float power = (float)pow(base, 2.0 * j / head);
+        const double angle = position * ((double)(1.0f / power) / factor);
         const double a = x[j], b = x[j + head / 2];
         x[j] = a * cos(angle) - b * sin(angle);
         x[j + head / 2] = b * cos(angle) + a * sin(angle);

@@ -102,8 +102,12 @@ bool can_replace(const char *path);
 
 // ---------------------------------------------------------------------------------- output
 
-// Hands stdout's bytes to the system. False when that failed, now or before: stop writing.
+// Hands what was printed to the system. False when that failed, now or before: stop printing.
+// To be called at least once in 4 KiB: what stdio itself hands over loses the reason of a failure.
 bool output_flush(void);
+
+// Prints any amount, and flushes.
+bool output_write(const char *bytes, size_t length);
 
 // The last thing main does. Returns `status`, or STATUS_FAILED when output was lost; a closed pipe
 // is not worth a sentence, a full disk is.

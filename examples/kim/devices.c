@@ -154,7 +154,7 @@ int command_devices(int argc, const char **argv)
     if (as_json) {
         status = print_devices_json(infos, count);
     } else {
-        for (uint32_t i = 0; i < count; i++) {
+        for (uint32_t i = 0; i < count && output_flush(); i++) {
             if (i)
                 putchar('\n');
             print_device(&infos[i]);

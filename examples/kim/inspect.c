@@ -282,7 +282,7 @@ static kim_err print_tensors(const report *r)
     if (!options.tensors)
         return KIM_OK;
     putchar('\n');
-    for (uint32_t i = 0; i < r->info->tensors; i++) {
+    for (uint32_t i = 0; i < r->info->tensors && output_flush(); i++) {
         kim_tensor_info tensor;
         kim_err err = kim_model_get_tensor(r->model, i, &tensor);
         if (err)
@@ -318,7 +318,7 @@ static void print_memory(const report *r)
     char memory[32];
     printf("\nMemory for %u positions (local layers keep %u)\n", r->context, r->plan.kv_local_rows);
     print_plan(&r->plan);
-    for (uint32_t i = 0; i < r->n_devices; i++) {
+    for (uint32_t i = 0; i < r->n_devices && output_flush(); i++) {
         const device_plan *p = &r->devices[i];
         printf("\nOn device %u, %s\n", p->info.index, p->info.name);
         if (p->problem) {

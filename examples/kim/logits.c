@@ -225,7 +225,7 @@ static int print_result(const kim_model *model, const result *r)
         printf(", mean negative log-likelihood %.6f, perplexity %.4f", sum / (r->n_ids - 1),
                exp(sum / (r->n_ids - 1)));
     printf("\n\n%6s %8s %10s  %s\n", "step", "id", "logprob", "text and the most probable tokens");
-    for (uint32_t i = 0; i < r->n_steps; i++) {
+    for (uint32_t i = 0; i < r->n_steps && output_flush(); i++) {
         const step *s = &r->steps[i];
         printf("%6u %8d %10.5f  ", i + 1, (int)s->chosen.id, (double)s->chosen.logprob);
         print_quoted(stdout, s->text, strlen(s->text));

@@ -119,6 +119,14 @@ bool output_flush(void)
     return output_error == 0;
 }
 
+bool output_write(const char *bytes, size_t length)
+{
+    errno = 0;
+    if (output_flush() && fwrite(bytes, 1, length, stdout) != length)
+        output_error = errno ? errno : EIO;
+    return output_flush();
+}
+
 int output_finish(int status)
 {
     output_flush();
@@ -133,9 +141,10 @@ int print_json(cJSON *json)
 {
     char *printed = checked(cJSON_Print(json));
     cJSON_Delete(json);
-    puts(printed);
+    bool written = output_write(printed, strlen(printed));
     cJSON_free(printed);
-    return output_flush() ? STATUS_OK : STATUS_FAILED;
+    putchar('\n');
+    return written && output_flush() ? STATUS_OK : STATUS_FAILED;
 }
 
 cJSON *json_float(float value)

@@ -25,30 +25,31 @@ static int encode(const kim_model *model, const strbuf *input)
     if (kim_tokenize(model, input->data, input->length, !options.no_special, &ids, &count))
         return fail_library();
     int32_t bos = kim_model_get_info(model)->bos;
-    cJSON *array = options.json ? checked(cJSON_CreateArray()) : NULL;
-    if (array)
+    int status;
+    if (options.json) {
+        cJSON *array = checked(cJSON_CreateArray());
         cJSON_AddItemToArray(array, cJSON_CreateNumber(bos));
-    else
-        printf("%d", (int)bos);
-    for (uint32_t i = 0; i < count; i++) {
-        if (array)
+        for (uint32_t i = 0; i < count; i++)
             cJSON_AddItemToArray(array, cJSON_CreateNumber(ids[i]));
-        else
-            printf(" %d", (int)ids[i]);
+        status = print_json(array);
+    } else {
+        char id[16];
+        strbuf line = { 0 };
+        strbuf_add(&line, id, (size_t)snprintf(id, sizeof id, "%d", (int)bos));
+        for (uint32_t i = 0; i < count; i++)
+            strbuf_add(&line, id, (size_t)snprintf(id, sizeof id, " %d", (int)ids[i]));
+        strbuf_add(&line, "\n", 1);
+        status = output_write(line.data, line.length) ? STATUS_OK : STATUS_FAILED;
+        strbuf_free(&line);
     }
     kim_free(ids);
-    if (array)
-        return print_json(array);
-    putchar('\n');
-    return STATUS_OK;
+    return status;
 }
 
 static int print_text(const strbuf *bytes)
 {
-    if (!options.json) {
-        fwrite(bytes->data, 1, bytes->length, stdout);
-        return STATUS_OK;
-    }
+    if (!options.json)
+        return output_write(bytes->data, bytes->length) ? STATUS_OK : STATUS_FAILED;
     char *valid = valid_utf8(bytes->data, bytes->length);
     int status = print_json(checked(cJSON_CreateString(valid)));
     free(valid);
