@@ -320,6 +320,19 @@ tell me" --context 64
     check '/dev/full is as it was' [ -c /dev/full ]
 }
 
+# At a terminal, which script(1) makes where it is installed.
+terminal_checks() {
+    command -v script >/dev/null || { echo "no script(1): nothing is typed at a terminal"; return; }
+    printf 'Once upon a time\r/stats\r/exit\r' | TERM=xterm \
+        script -qec "'$kim' chat -m '$model' --greedy -n 6" "$dir/screen" >"$dir/out" 2>"$dir/err"
+    status=$? command_line='chat at a terminal'
+    shows 0 '^.*\[ prompt [0-9.]+ tok/s \| answer [0-9.]+ tok/s \| context' out
+    shows 0 'loading .*%' out
+    shows 0 'dispatches' out
+    check 'what was typed is remembered' \
+        grep -q 'Once.040upon' "$dir/state/kimberlite/chat_history"
+}
+
 save_checks() {
     converse "Once upon a time
 /save $dir/talk
@@ -391,6 +404,7 @@ device_checks
 pipe_checks
 logits_checks
 chat_checks
+terminal_checks
 save_checks
 disk_checks
 echo "$checks checks, $failures failed"

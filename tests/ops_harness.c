@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define GUARD_BYTES 256
 #define POISON 0xff
@@ -87,8 +88,12 @@ static bool inside(const ops_case *c, uint32_t block, uint64_t at)
 
 void case_run(ops_case *c)
 {
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
     MUST(stream_submit(c->run->st));
     MUST(stream_wait(c->run->st));
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    c->seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
     for (uint32_t i = 0; i < c->tensors.n_blocks; i++) {
         const uint8_t *bytes = c->tensors.blocks[i].mapped;
         for (uint64_t at = 0; at < c->tensors.blocks[i].bytes; at++)
@@ -119,7 +124,8 @@ void case_end(ops_case *c)
     MUST(stream_reset(c->run->st)); // its commands name memory that goes now
     pool_destroy(&c->tensors);
     if (getenv("KIM_TEST_VERBOSE"))
-        printf("%s %s: %.2f of the tolerance\n", c->failed ? "failed" : "ok", c->name, c->worst);
+        printf("%s %s: %.2f of the tolerance, %.3f s\n", c->failed ? "failed" : "ok", c->name,
+               c->worst, c->seconds);
 }
 
 // ------------------------------------------------------------------------------------- random

@@ -26,6 +26,7 @@ typedef struct ops_case {
     uint32_t n_spans;
     bool failed;
     double worst; // error / tolerance
+    double seconds; // of the run, pipelines that CPU drivers compile in it included
 } ops_case;
 
 // Ends the program with the error's text if a call of the library failed.

@@ -254,64 +254,69 @@ static void test_load(const small_model *m, const char *path)
     free(logits);
 }
 
-// Every damage is found, said, and does not touch the session.
+typedef struct damage_case {
+    const small_model *m;
+    kim_session *session; // of the model's first 33 tokens
+    float *logits;
+    char path[96];
+    uint32_t tried;
+} damage_case;
+
+// The file is not loaded, the sentence names it, and the session is as before.
+static void check_rejected(damage_case *c, const char *what)
+{
+    const kim_err got = kim_session_load(c->session, c->path);
+    CHECK(got == KIM_ERR_FORMAT || got == KIM_ERR_UNSUPPORTED || got == KIM_ERR_CONTEXT_FULL ||
+              got == KIM_ERR_FILE,
+          "%s: \"%s\"", what, got ? kim_error_text() : "was loaded");
+    CHECK(strstr(kim_error_text(), c->path), "%s: \"%s\" does not name the file", what,
+          kim_error_text());
+    check_unharmed(c->m, c->session, c->m->ids, 33, c->logits);
+    c->tried++;
+}
+
 static void test_damage(const small_model *m, const small_model *other, const char *path)
 {
     printf("damaged files\n");
-    kim_session *s = session_of(m->model, m->ids, 33);
-    float *logits = copy_logits(m, s);
-    const char *damaged = in_folder("damaged");
+    damage_case c = { .m = m, .session = session_of(m->model, m->ids, 33) };
+    char what[64];
     size_t size;
-    uint32_t tried = 0;
     uint8_t *data = read_file(path, &size);
-#define REJECTED(what)                                                                             \
-    do {                                                                                           \
-        const kim_err got = kim_session_load(s, damaged);                                          \
-        CHECK(got == KIM_ERR_FORMAT || got == KIM_ERR_UNSUPPORTED || got == KIM_ERR_CONTEXT_FULL || \
-                  (!size && got == KIM_ERR_FILE), \
-              "%s: \"%s\"", what, got ? kim_error_text() : "was loaded");                          \
-        CHECK(strstr(kim_error_text(), damaged), "\"%s\" does not name the file",                  \
-              kim_error_text());                                                                   \
-        check_unharmed(m, s, m->ids, 33, logits);                                                  \
-        tried++;                                                                                   \
-    } while (0)
-
+    c.logits = copy_logits(m, c.session);
+    snprintf(c.path, sizeof c.path, "%s", in_folder("damaged"));
     for (size_t at = 0; at < size; at += at < 1100 ? 1 : size / 97) {
-        char what[64];
-        data[at] ^= (uint8_t)(1 << random_below(8));
+        const uint8_t before = data[at];
         snprintf(what, sizeof what, "byte %zu changed", at);
-        write_file(damaged, data, size);
-        REJECTED(what);
-        free(data);
-        data = read_file(path, &size);
+        data[at] ^= (uint8_t)(1 << random_below(8));
+        write_file(c.path, data, size);
+        check_rejected(&c, what);
+        data[at] = before;
     }
-    for (size_t cut = 0; cut < whole; cut += cut < 100 ? 1 : whole / 31) {
-        char what[64];
+    for (size_t cut = 0; cut < size; cut += cut < 100 ? 1 : size / 31) {
         snprintf(what, sizeof what, "%zu of %zu bytes", cut, size);
-        write_file(damaged, data, cut);
-        REJECTED(what);
+        write_file(c.path, data, cut);
+        check_rejected(&c, what);
     }
     data = realloc(data, size + 8);
     CHECK(data, "out of memory");
     memset(data + size, 0, 8);
-    write_file(damaged, data, size + 8);
-    REJECTED("bytes too many");
+    write_file(c.path, data, size + 8);
+    check_rejected(&c, "bytes too many");
 
     kim_session *stranger = session_of(other->model, other->ids, 20);
-    CHECK_OK(kim_session_save(stranger, damaged));
-    REJECTED("of another model");
+    CHECK_OK(kim_session_save(stranger, c.path));
+    check_rejected(&c, "of another model");
     kim_session_destroy(&stranger);
-#undef REJECTED
-    CHECK_FAILS(kim_session_load(s, in_folder("nothing")), KIM_ERR_FILE, "nothing");
-    check_unharmed(m, s, m->ids, 33, logits);
-    CHECK_FAILS(kim_session_load(s, folder), KIM_ERR_FILE, folder);
-    CHECK_FAILS(kim_session_save(s, in_folder("no/where")), KIM_ERR_FILE, "no/where");
-    check_unharmed(m, s, m->ids, 33, logits);
-    CHECK_OK(kim_session_append(s, m->ids + 33, 5));
-    check_fresh(m, s, m->ids, 38, "the session goes on");
-    printf("  %u damaged files\n", tried);
-    kim_session_destroy(&s);
-    free(logits);
+
+    CHECK_FAILS(kim_session_load(c.session, in_folder("nothing")), KIM_ERR_FILE, "nothing");
+    CHECK_FAILS(kim_session_load(c.session, folder), KIM_ERR_FILE, folder);
+    CHECK_FAILS(kim_session_save(c.session, in_folder("no/where")), KIM_ERR_FILE, "no/where");
+    check_unharmed(m, c.session, m->ids, 33, c.logits);
+    CHECK_OK(kim_session_append(c.session, m->ids + 33, 5));
+    check_fresh(m, c.session, m->ids, 38, "the session goes on");
+    printf("  %u damaged files\n", c.tried);
+    kim_session_destroy(&c.session);
+    free(c.logits);
     free(data);
 }
 

@@ -312,8 +312,9 @@ static int bench_model(int argc, const char **argv)
         &(arguments){
             .command = "kim bench model",
             .synopsis = "-m MODEL [OPTION...]",
-            .purpose = "Measures how fast a prompt is read (pp) and how fast tokens are decoded "
-                       "(tg), as mean and standard deviation of the repeats.",
+            .purpose =
+                "Measures how fast a prompt is read (pp) and how fast tokens are decoded (tg),\n"
+                "as mean and standard deviation of the repeats.",
             .notes = "GB/s counts the weights once a step: a batch of the prompt, or one token.\n",
             .options = table,
         },

@@ -228,7 +228,9 @@ static bool answer(chat *c)
         return false;
     }
     kim_err err = generate(c, &text);
-    if (!text.length || text.data[text.length - 1] != '\n')
+    // where Ctrl-C is shown, it stands on the line
+    bool on_line = !text.length || text.data[text.length - 1] != '\n';
+    if (on_line || (interrupts && isatty(STDOUT_FILENO)))
         putchar('\n');
     if (!output_flush())
         c->ended = true;
@@ -577,10 +579,12 @@ int command_chat(int argc, const char **argv)
         &(arguments){
             .command = "kim chat",
             .synopsis = "-m MODEL [-p TEXT] [OPTION...]",
-            .purpose = "Talks with a model. With -p, or with a stdin that is no terminal, it "
-                       "answers once and ends.",
-            .notes = "The answer goes to stdout, all else to stderr. /help lists the commands of "
-                     "a conversation.\n",
+            .purpose =
+                "Talks with a model. With -p, or with a stdin that is no terminal, it answers\n"
+                "once and ends.",
+            .notes =
+                "The answer goes to stdout, all else to stderr. /help lists the commands of a\n"
+                "conversation.\n",
             .options = table,
         },
         argc, argv);

@@ -136,8 +136,9 @@ int command_devices(int argc, const char **argv)
         &(arguments){
             .command = "kim devices",
             .synopsis = "[--json]",
-            .purpose = "Lists every Vulkan device, what of the baseline and of the optional "
-                       "features it has, and which one is taken and why.",
+            .purpose =
+                "Lists every Vulkan device, what of the baseline and of the optional features\n"
+                "it has, and which one is taken and why.",
             .options = table,
         },
         argc, argv);

@@ -350,9 +350,10 @@ int command_inspect(int argc, const char **argv)
         &(arguments){
             .command = "kim inspect",
             .synopsis = "MODEL [OPTION...]",
-            .purpose = "Shows the architecture, tensors, quantisations and tokenizer of a model "
-                       "file, and the exact memory it takes. Needs no GPU.",
-            .notes = "The plan is for one session of --context positions, on every device, or on "
+            .purpose =
+                "Shows the architecture, tensors, quantisations and tokenizer of a model file,\n"
+                "and the exact memory it takes. Needs no GPU.",
+            .notes = "The plan is for one session of --context positions, on every device, or on\n"
                      "that of --device.\n",
             .options = table,
             .operand = &path,

@@ -273,12 +273,13 @@ int command_logits(int argc, const char **argv)
     int status = arguments_parse(
         &(arguments){
             .command = "kim logits",
-            .synopsis = "-m MODEL (-p TEXT | --prompt-file FILE | --ids 2,818,…) [OPTION...]",
-            .purpose = "Continues a prompt with the most probable tokens and gives the "
+            .synopsis = "-m MODEL (-p TEXT | --prompt-file F | --ids IDS) [OPTION...]",
+            .purpose = "Continues a prompt with the most probable tokens and gives the\n"
                        "log-probabilities (natural) of the prompt and of each step.",
-            .notes = "Without --context there are as many positions as the prompt and the "
-                     "continuation need.\nThe continuation ends early at a token that ends an "
-                     "answer; that one is listed.\n",
+            .notes = "Without --context there are as many positions as the prompt and the\n"
+                     "continuation need.\n"
+                     "The continuation ends early at a token that ends an answer; that one is\n"
+                     "listed.\n",
             .options = table,
         },
         argc, argv);

@@ -89,8 +89,9 @@ int command_tokenize(int argc, const char **argv)
         &(arguments){
             .command = "kim tokenize",
             .synopsis = "-m MODEL [--decode] [--no-special] [--json] < FILE",
-            .purpose = "Reads bytes from stdin and gives their token ids, <bos> first; or the "
-                       "reverse. Needs no GPU.",
+            .purpose =
+                "Reads bytes from stdin and gives their token ids, <bos> first; or the reverse.\n"
+                "Needs no GPU.",
             .options = table,
         },
         argc, argv);
