@@ -55,8 +55,8 @@ error:
     return err;
 }
 
-// Which layers see only a window: every sixth is global, unless the file says otherwise, as a number
-// or as one flag a layer.
+// Which layers see only a window: every sixth is global, unless the file says otherwise, as a
+// number or as one flag a layer.
 static kim_err read_pattern(architecture *a, const gguf *g)
 {
     static const char *const key = "gemma3.attention.sliding_window_pattern";
@@ -94,8 +94,9 @@ static kim_err read_rope(architecture *a, const gguf *g)
     if (type.length == 4 && !memcmp(type.data, "none", 4))
         a->factor_global = 1.0f;
     else if (type.length != 6 || memcmp(type.data, "linear", 6))
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: gemma3.rope.scaling.type is '%.*s'; only 'linear' and 'none' "
-                                  "are supported",
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: gemma3.rope.scaling.type is '%.*s'; only 'linear' and 'none' "
+             "are supported",
              gguf_path(g), (int)(type.length < 64 ? type.length : 64), type.data);
 error:
     return err;
@@ -104,16 +105,19 @@ error:
 static kim_err check_shape(const architecture *a, const gguf *g)
 {
     if (a->heads % a->kv_heads)
-        return kim_fail(KIM_ERR_FORMAT, "%s: %u attention heads cannot share %u key/value heads "
-                                        "evenly",
+        return kim_fail(KIM_ERR_FORMAT,
+                        "%s: %u attention heads cannot share %u key/value heads "
+                        "evenly",
                         gguf_path(g), a->heads, a->kv_heads);
     if (a->head < 64 || a->head > 256 || a->head % 4)
-        return kim_fail(KIM_ERR_UNSUPPORTED, "%s: gemma3.attention.key_length is %u; 64 to 256 in "
-                                             "steps of 4 is supported",
+        return kim_fail(KIM_ERR_UNSUPPORTED,
+                        "%s: gemma3.attention.key_length is %u; 64 to 256 in "
+                        "steps of 4 is supported",
                         gguf_path(g), a->head);
     if (a->hidden % 32 || a->feed_forward % 32 || a->heads * a->head % 32)
-        return kim_fail(KIM_ERR_UNSUPPORTED, "%s: hidden size %u, feed-forward size %u and heads "
-                                             "times head size %u must be multiples of 32",
+        return kim_fail(KIM_ERR_UNSUPPORTED,
+                        "%s: hidden size %u, feed-forward size %u and heads "
+                        "times head size %u must be multiples of 32",
                         gguf_path(g), a->hidden, a->feed_forward, a->heads * a->head);
     return KIM_OK;
 }
@@ -136,8 +140,9 @@ kim_err architecture_read(architecture *a, const gguf *g)
     TRY(read_size(g, "gemma3.context_length", &a->context, 131072, 1u << 24));
     TRY(read_positive(g, "gemma3.attention.layer_norm_rms_epsilon", &a->eps, 1e-6f));
     if (value_length != a->head)
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: gemma3.attention.value_length is %u and key_length %u; equal "
-                                  "ones are supported",
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: gemma3.attention.value_length is %u and key_length %u; equal "
+             "ones are supported",
              gguf_path(g), value_length, a->head);
     // Files of other makers may leave the window out: then there is none.
     TRY(gguf_get_u32(g, "gemma3.attention.sliding_window", &a->window, NULL));
@@ -146,8 +151,9 @@ kim_err architecture_read(architecture *a, const gguf *g)
              gguf_path(g), a->window, 1u << 24);
     TRY(gguf_get_f32(g, "gemma3.final_logit_softcapping", &softcap, NULL));
     if (softcap != 0)
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: gemma3.final_logit_softcapping is %g; Gemma 3 has none, and "
-                                  "it is not supported",
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: gemma3.final_logit_softcapping is %g; Gemma 3 has none, and "
+             "it is not supported",
              gguf_path(g), (double)softcap);
     TRY(check_shape(a, g));
     TRY(read_rope(a, g));
@@ -155,9 +161,11 @@ kim_err architecture_read(architecture *a, const gguf *g)
 
     // 27B divides by the square root of hidden / heads = 168, all others by that of the head size;
     // no file says it, and 62 layers is how 27B is told.
-    a->q_scale = 1.0f / sqrtf(a->layers == 62 ? (float)a->hidden / (float)a->heads : (float)a->head);
-    // The reference rounds this to the type of its weights, bfloat16 as published: 25.25 in place of
-    // 25.298 for 270M. Here weights are exact in fp32, and so is this, as in the reference in fp32.
+    a->q_scale =
+        1.0f / sqrtf(a->layers == 62 ? (float)a->hidden / (float)a->heads : (float)a->head);
+    // The reference rounds this to the type of its weights, bfloat16 as published: 25.25 in place
+    // of 25.298 for 270M. Here weights are exact in fp32, and so is this, as in the reference in
+    // fp32.
     a->embed_scale = sqrtf((float)a->hidden);
     return KIM_OK;
 error:
@@ -177,8 +185,8 @@ const char *architecture_size(const architecture *a)
         uint32_t layers, hidden, feed_forward, heads;
         const char *name;
     } published[] = {
-        { 18, 640, 2048, 4, "270M" },    { 26, 1152, 6912, 4, "1B" },
-        { 34, 2560, 10240, 8, "4B" },    { 48, 3840, 15360, 16, "12B" },
+        { 18, 640, 2048, 4, "270M" },   { 26, 1152, 6912, 4, "1B" },
+        { 34, 2560, 10240, 8, "4B" },   { 48, 3840, 15360, 16, "12B" },
         { 62, 5376, 21504, 32, "27B" },
     };
     for (size_t i = 0; i < sizeof published / sizeof published[0]; i++)

@@ -8,12 +8,12 @@
 
 typedef struct architecture {
     uint32_t layers, hidden, feed_forward, heads, kv_heads, head, vocab, context;
-    uint32_t window;          // 0: all layers are global
-    bool *is_local;           // [layers]
+    uint32_t window; // 0: all layers are global
+    bool *is_local;  // [layers]
     float eps;
     float base_global, base_local, factor_global; // RoPE
-    float q_scale;            // what q is multiplied with before q . k
-    float embed_scale;        // what embeddings are multiplied with
+    float q_scale;                                // what q is multiplied with before q . k
+    float embed_scale;                            // what embeddings are multiplied with
 } architecture;
 
 // Reads and checks every value; errors name the file, the key, what was found and what is expected.

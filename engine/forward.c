@@ -20,45 +20,46 @@ static head_shape heads_of(const kim_model *m)
 static kim_err norm(const forward *f, const span *o, const span *w_post, const span *w)
 {
     return op_norm(f->st, &(norm_params){
-        .o = o,
-        .w_post = w_post,
-        .x = &f->mem->x,
-        .w = w,
-        .h = &f->mem->h,
-        .rows = f->rows,
-        .width = f->m->arch.hidden,
-        .eps = f->m->arch.eps,
-    });
+                              .o = o,
+                              .w_post = w_post,
+                              .x = &f->mem->x,
+                              .w = w,
+                              .h = &f->mem->h,
+                              .rows = f->rows,
+                              .width = f->m->arch.hidden,
+                              .eps = f->m->arch.eps,
+                          });
 }
 
 static kim_err qk_norm_rope_store(const forward *f, uint32_t i)
 {
     const kim_model *m = f->m;
-    return op_rope(f->st, &(rope_params){
-        .qkv = &f->mem->qkv,
-        .w_q = &m->layers[i].norm_q,
-        .w_k = &m->layers[i].norm_k,
-        .rotation = m->arch.is_local[i] ? &m->rotation_local : &m->rotation_global,
-        .control = &f->mem->control,
-        .cache = &f->mem->kv[i],
-        .shape = heads_of(m),
-        .rows = f->rows,
-        .eps = m->arch.eps,
-        .q_scale = m->arch.q_scale,
-    });
+    return op_rope(f->st,
+                   &(rope_params){
+                       .qkv = &f->mem->qkv,
+                       .w_q = &m->layers[i].norm_q,
+                       .w_k = &m->layers[i].norm_k,
+                       .rotation = m->arch.is_local[i] ? &m->rotation_local : &m->rotation_global,
+                       .control = &f->mem->control,
+                       .cache = &f->mem->kv[i],
+                       .shape = heads_of(m),
+                       .rows = f->rows,
+                       .eps = m->arch.eps,
+                       .q_scale = m->arch.q_scale,
+                   });
 }
 
 static kim_err attention(const forward *f, uint32_t i)
 {
     return op_attention(f->st, &(attention_params){
-        .qkv = &f->mem->qkv,
-        .control = &f->mem->control,
-        .cache = &f->mem->kv[i],
-        .partial = &f->mem->partial,
-        .y = &f->mem->attended,
-        .shape = heads_of(f->m),
-        .rows = f->rows,
-    });
+                                   .qkv = &f->mem->qkv,
+                                   .control = &f->mem->control,
+                                   .cache = &f->mem->kv[i],
+                                   .partial = &f->mem->partial,
+                                   .y = &f->mem->attended,
+                                   .shape = heads_of(f->m),
+                                   .rows = f->rows,
+                               });
 }
 
 static kim_err gated_feed_forward(const forward *f, const layer_weights *w)

@@ -44,15 +44,15 @@ typedef struct kim_model_info {
     uint32_t window_pattern; // every such-th layer is global
     uint32_t context;        // the most positions the model was made for
     float rms_eps, rope_base_global, rope_base_local, rope_factor_global, attention_scale;
-    uint64_t parameters;     // weights, the tied embedding counted once
+    uint64_t parameters; // weights, the tied embedding counted once
     uint64_t file_bytes;
     uint32_t tensors;
     int32_t bos, eos, end_of_turn;
 } kim_model_info;
 
 typedef struct kim_tensor_info {
-    const char *name;  // valid as long as the model
-    const char *type;  // "Q4_K"
+    const char *name; // valid as long as the model
+    const char *type; // "Q4_K"
     uint32_t dims;
     uint64_t shape[4]; // as the file has it: shape[0] is the row length
     uint64_t bytes;    // in the file
@@ -80,7 +80,8 @@ KIM_API kim_err kim_tokenize(const kim_model *model, const char *text, size_t le
 
 // The bytes of one token; special tokens give "" unless `special`. Not zero-terminated, may be part
 // of a character. Valid as long as the model.
-KIM_API const char *kim_token_bytes(const kim_model *model, int32_t id, bool special, size_t *length);
+KIM_API const char *kim_token_bytes(const kim_model *model, int32_t id, bool special,
+                                    size_t *length);
 
 // True for the tokens that end an answer: <eos>, <end_of_turn>.
 KIM_API bool kim_token_ends(const kim_model *model, int32_t id);
@@ -126,7 +127,7 @@ typedef struct kim_plan {
     uint64_t kv_local, kv_global; // K and V of the session's layers
     uint64_t activations;         // everything else of one session
     uint64_t total;
-    uint32_t kv_local_rows;       // positions a local layer keeps
+    uint32_t kv_local_rows; // positions a local layer keeps
 } kim_plan;
 
 // What the model and one session take. Works without a gpu; with one, its limits are used.
@@ -152,9 +153,9 @@ KIM_API kim_err kim_session_append(kim_session *session, const int32_t *tokens, 
 
 // About the distribution after one token.
 typedef struct kim_score {
-    int32_t top;         // the most probable next token
-    float top_logprob;   // its log-probability (natural)
-    float next_logprob;  // of the token that does follow; 0 for the last
+    int32_t top;        // the most probable next token
+    float top_logprob;  // its log-probability (natural)
+    float next_logprob; // of the token that does follow; 0 for the last
 } kim_score;
 
 // As kim_session_append, and scores every position: scores[i] is about what follows tokens[i].
@@ -175,7 +176,8 @@ KIM_API kim_err kim_session_cut(kim_session *session, uint32_t position);
 KIM_API kim_err kim_session_fork(kim_session **out, const kim_session *session);
 
 // Writes the session to a file (a temporary name, then a rename: an existing file is replaced
-// whole or not at all), and reads it back into a session of the same model and of at least its size.
+// whole or not at all), and reads it back into a session of the same model and of at least its
+// size.
 KIM_API kim_err kim_session_save(const kim_session *session, const char *path);
 KIM_API kim_err kim_session_load(kim_session *session, const char *path);
 
@@ -192,14 +194,14 @@ KIM_API void kim_session_get_stats(const kim_session *session, kim_session_stats
 // Zero-initialised: the published defaults of Gemma 3 (temperature 1, top-k 64, top-p 0.95).
 // Order: repetition penalty, temperature, softmax, top-k, top-p, min-p, draw.
 typedef struct kim_sampling {
-    bool greedy;           // take the most probable; the rest is not used
-    float temperature;     // 0: 1.0
-    uint32_t top_k;        // 0: 64; UINT32_MAX: all
-    float top_p;           // 0: 0.95; 1: all
-    float min_p;           // keep p >= min_p * the highest; 0: off
-    float repeat_penalty;  // 0 or 1: off; divides positive logits, multiplies negative ones
-    uint32_t repeat_last;  // tokens looked back at; 0: 64
-    uint64_t seed;         // 0: taken from the system
+    bool greedy;          // take the most probable; the rest is not used
+    float temperature;    // 0: 1.0
+    uint32_t top_k;       // 0: 64; UINT32_MAX: all
+    float top_p;          // 0: 0.95; 1: all
+    float min_p;          // keep p >= min_p * the highest; 0: off
+    float repeat_penalty; // 0 or 1: off; divides positive logits, multiplies negative ones
+    uint32_t repeat_last; // tokens looked back at; 0: 64
+    uint64_t seed;        // 0: taken from the system
 } kim_sampling;
 
 typedef struct kim_sampler kim_sampler;
@@ -207,7 +209,8 @@ KIM_API kim_err kim_sampler_create(kim_sampler **out, const kim_sampling *params
 KIM_API void kim_sampler_destroy(kim_sampler **sampler);
 
 // Draws the next token from the session's logits. Ids above the tokenizer's are never drawn.
-// id: set to the token; logprob: its natural log-probability before any of the above; NULL: not wanted
+// id: set to the token; logprob: its natural log-probability before any of the above; NULL: not
+// wanted
 KIM_API kim_err kim_sample(kim_sampler *sampler, const kim_session *session, int32_t *id,
                            float *logprob);
 

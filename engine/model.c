@@ -20,8 +20,9 @@ static kim_err find_tensor(const gguf *g, const char *name, uint64_t width, uint
     if (!t)
         return kim_fail(KIM_ERR_FORMAT, "%s: the tensor %s is missing", gguf_path(g), name);
     if (t->ne[0] != width || (rows && t->ne[1] != rows) || t->ne[2] != 1 || t->ne[3] != 1)
-        return kim_fail(KIM_ERR_FORMAT, "%s: the tensor %s has the shape %llu x %llu x %llu x %llu; "
-                                        "%llu x %llu is expected",
+        return kim_fail(KIM_ERR_FORMAT,
+                        "%s: the tensor %s has the shape %llu x %llu x %llu x %llu; "
+                        "%llu x %llu is expected",
                         gguf_path(g), name, (unsigned long long)t->ne[0],
                         (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
                         (unsigned long long)t->ne[3], (unsigned long long)width,
@@ -102,8 +103,7 @@ static kim_err place_layer(kim_model *m, uint32_t i)
     TRY(linear_place(&w->gate_up, &m->weights, s, 2, a->hidden, true));
     TRY(find_matrix(g, layer_name(&n, i, "ffn_down"), a->feed_forward, a->hidden, &s[0]));
     TRY(linear_place(&w->down, &m->weights, s, 1, a->feed_forward, false));
-    TRY(place_norm(m, layer_name(&n, i, "post_ffw_norm"), a->hidden,
-                   &w->norm_post_feed_forward));
+    TRY(place_norm(m, layer_name(&n, i, "post_ffw_norm"), a->hidden, &w->norm_post_feed_forward));
 error:
     return err;
 }
@@ -125,13 +125,15 @@ static kim_err place_weights(kim_model *m)
     REQUIRE_MEMORY(m->layers);
     TRY(find_tensor(m->file, "token_embd.weight", a->hidden, 0, &t));
     if (t->ne[1] < tokenizer_vocab(m->tokens) || t->ne[1] > 1u << 24)
-        FAIL(KIM_ERR_FORMAT, "%s: the tensor token_embd.weight has %llu rows for a vocabulary of %u "
-                             "tokens",
+        FAIL(KIM_ERR_FORMAT,
+             "%s: the tensor token_embd.weight has %llu rows for a vocabulary of %u "
+             "tokens",
              gguf_path(m->file), (unsigned long long)t->ne[1], tokenizer_vocab(m->tokens));
     a->vocab = (uint32_t)t->ne[1];
     if (gguf_find_tensor(m->file, "output.weight"))
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: has a tensor output.weight; in Gemma 3 the output is the "
-                                  "embedding",
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: has a tensor output.weight; in Gemma 3 the output is the "
+             "embedding",
              gguf_path(m->file));
     TRY(find_matrix(m->file, "token_embd.weight", a->hidden, a->vocab, &s));
     TRY(linear_place(&m->embedding, &m->weights, &s, 1, a->hidden, false));
@@ -193,8 +195,7 @@ static kim_err upload_weights(kim_model *m, const kim_model_params *p)
     const file_mapping file = { (const uint8_t *)first->data - first->offset,
                                 gguf_file_bytes(m->file) };
     TRY(pool_commit(&m->weights, m->gpu));
-    TRY(uploader_create(&u, m->gpu, &file, p->progress, p->progress_user,
-                        pool_bytes(&m->weights)));
+    TRY(uploader_create(&u, m->gpu, &file, p->progress, p->progress_user, pool_bytes(&m->weights)));
     TRY(upload_linear(u, &m->embedding));
     TRY(upload_norm(u, m, "output_norm.weight", &m->norm_output));
     TRY(upload_rotation(u, a, a->base_local, 1.0, &m->rotation_local));

@@ -10,14 +10,14 @@
 #include "host/ops.h"
 
 typedef struct layer_weights {
-    span norm_attention;      // (hidden)  f32, as are all norms
-    linear qkv;               // (heads * head + 2 * kv_heads * head, hidden): rows q, k, v
-    span norm_q, norm_k;      // (head)
-    linear o;                 // (hidden, heads * head): heads * head differs from hidden in every size
+    span norm_attention; // (hidden)  f32, as are all norms
+    linear qkv;          // (heads * head + 2 * kv_heads * head, hidden): rows q, k, v
+    span norm_q, norm_k; // (head)
+    linear o;            // (hidden, heads * head): heads * head differs from hidden in every size
     span norm_post_attention; // (hidden)
     span norm_feed_forward;   // (hidden)
-    linear gate_up;           // (2 * feed_forward, hidden): rows gate 0, up 0, gate 1, ... if paired
-    linear down;              // (hidden, feed_forward)
+    linear gate_up; // (2 * feed_forward, hidden): rows gate 0, up 0, gate 1, ... if paired
+    linear down;    // (hidden, feed_forward)
     span norm_post_feed_forward; // (hidden)
 } layer_weights;
 
@@ -29,8 +29,8 @@ struct kim_model {
     kim_model_info info;
     pool weights;
     layer_weights *layers;
-    linear embedding; // (vocab, hidden), and the output: they are tied
-    span norm_output; // (hidden)
+    linear embedding;                     // (vocab, hidden), and the output: they are tied
+    span norm_output;                     // (hidden)
     span rotation_local, rotation_global; // see rope.comp
 };
 

@@ -185,8 +185,9 @@ static kim_err append(kim_session *s, const int32_t *tokens, uint32_t n, kim_sco
         FAIL(KIM_ERR_ARGUMENT, "kim_session_append: no session or no tokens");
     const uint32_t position = s->position;
     if (n > s->context - position)
-        FAIL(KIM_ERR_CONTEXT_FULL, "%u tokens do not fit: %u of the session's %u positions are free, "
-                                   "%u too few",
+        FAIL(KIM_ERR_CONTEXT_FULL,
+             "%u tokens do not fit: %u of the session's %u positions are free, "
+             "%u too few",
              n, s->context - position, s->context, n - (s->context - position));
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->arch.vocab)
@@ -216,7 +217,8 @@ kim_err kim_session_append_scored(kim_session *session, const int32_t *tokens, u
 kim_err kim_session_cut(kim_session *session, uint32_t position)
 {
     if (!session || position > session->position)
-        return kim_fail(KIM_ERR_ARGUMENT, "kim_session_cut: the session has %u tokens, fewer than %u",
+        return kim_fail(KIM_ERR_ARGUMENT,
+                        "kim_session_cut: the session has %u tokens, fewer than %u",
                         session ? session->position : 0, position);
     if (position < session->position)
         session->has_logits = false;
@@ -243,9 +245,9 @@ kim_err kim_session_fork(kim_session **out, const kim_session *session)
     if (!out || !session)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_fork: out or session is NULL");
     *out = NULL;
-    TRY(kim_session_create(&s, session->model,
-                           &(kim_session_params){ .context = session->context,
-                                                  .batch = session->batch }));
+    TRY(kim_session_create(
+        &s, session->model,
+        &(kim_session_params){ .context = session->context, .batch = session->batch }));
     // the same model and parameters: the pools are laid out alike
     session_memory *from = (session_memory *)&session->memory;
     stream *st = s->prompt.st;
@@ -254,8 +256,7 @@ kim_err kim_session_fork(kim_session **out, const kim_session *session)
     TRY(stream_submit(st));
     TRY(stream_reset(st));
     memcpy(s->tokens, session->tokens, session->position * sizeof *s->tokens);
-    memcpy(span_map(&s->memory.logits_back), span_map(&from->logits_back),
-           from->logits_back.bytes);
+    memcpy(span_map(&s->memory.logits_back), span_map(&from->logits_back), from->logits_back.bytes);
     s->position = session->position;
     s->written = session->written;
     s->loaded = session->loaded;

@@ -10,23 +10,23 @@
 // All memory of a session, placed by session_place; nothing is allocated on the device before
 // every size is known.
 typedef struct session_memory {
-    pool local, global;     // K and V
-    pool activations;       // on the device
-    pool upload, readback;  // what the host writes, and reads
-    kv_cache *kv;           // [layers]
-    span x;                 // [batch, hidden] the residual
-    span h;                 // [batch, hidden] after a norm
-    span qkv;               // [batch, (heads + 2 kv_heads) head]
-    span attended;          // [batch, heads head]
-    span made;              // [batch, hidden] what attention or feed-forward made
-    span gate_up;           // [batch, 2 feed_forward], only where gate and up differ in type
-    span gated;             // [batch, feed_forward]
-    span partial;           // of attention over split keys
-    span logits;            // [SCORE_ROWS, vocab]
-    span scores;            // [batch, 4]
-    span control;           // CONTROL_TOKENS + batch + 1 words
-    span logits_back;       // [vocab]
-    span scores_back;       // [batch, 4]
+    pool local, global;    // K and V
+    pool activations;      // on the device
+    pool upload, readback; // what the host writes, and reads
+    kv_cache *kv;          // [layers]
+    span x;                // [batch, hidden] the residual
+    span h;                // [batch, hidden] after a norm
+    span qkv;              // [batch, (heads + 2 kv_heads) head]
+    span attended;         // [batch, heads head]
+    span made;             // [batch, hidden] what attention or feed-forward made
+    span gate_up;          // [batch, 2 feed_forward], only where gate and up differ in type
+    span gated;            // [batch, feed_forward]
+    span partial;          // of attention over split keys
+    span logits;           // [SCORE_ROWS, vocab]
+    span scores;           // [batch, 4]
+    span control;          // CONTROL_TOKENS + batch + 1 words
+    span logits_back;      // [vocab]
+    span scores_back;      // [batch, 4]
 } session_memory;
 
 // What a recorded stream computes after the layers.
@@ -39,8 +39,8 @@ typedef enum step_output {
 // A stream and what it was recorded for.
 typedef struct step_stream {
     stream *st;
-    uint32_t rows;    // 0: nothing
-    uint32_t scored;  // tokens the control block held when scores were recorded
+    uint32_t rows;   // 0: nothing
+    uint32_t scored; // tokens the control block held when scores were recorded
     step_output output;
 } step_stream;
 
@@ -52,10 +52,10 @@ struct kim_session {
     step_stream prompt; // the last shape of batch
     int32_t *tokens;    // [context]
     uint32_t position;
-    uint32_t written;   // one beyond the highest position whose K and V were written: positions below
-                        // written - rows of a ring are overwritten there
-    uint32_t loaded;    // position at which the session was loaded from a file, which has one window
-                        // of a ring and nothing before; 0: it was not
+    uint32_t written; // one beyond the highest position whose K and V were written: positions below
+                      // written - rows of a ring are overwritten there
+    uint32_t loaded;  // position at which the session was loaded from a file, which has one window
+                      // of a ring and nothing before; 0: it was not
     bool has_logits;
 };
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A session in a file: its tokens and the K and V that the next token can see.
 //
-// All numbers little-endian: the header; the tokens, i32; the logits, f32, if there are any; then for
-// every layer and kv head, K and V of the positions kept, in groups of KEY_GROUP positions as they
-// stand in the cache. A local layer keeps its window, a global one all. So a session goes into
+// All numbers little-endian: the header; the tokens, i32; the logits, f32, if there are any; then
+// for every layer and kv head, K and V of the positions kept, in groups of KEY_GROUP positions as
+// they stand in the cache. A local layer keeps its window, a global one all. So a session goes into
 // another one of the same model with another size of context or batch.
 #include "session.h"
 
@@ -217,19 +217,21 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
 {
     const session_header want = header_for(s);
     if (file->size < sizeof *h)
-        return kim_fail(KIM_ERR_FORMAT, "%s: is %llu bytes long, too short for a saved session", path,
-                        (unsigned long long)file->size);
+        return kim_fail(KIM_ERR_FORMAT, "%s: is %llu bytes long, too short for a saved session",
+                        path, (unsigned long long)file->size);
     memcpy(h, file->data, sizeof *h);
     if (memcmp(h->magic, want.magic, sizeof h->magic))
         return kim_fail(KIM_ERR_FORMAT, "%s: is not a saved session", path);
     if (h->version != want.version || h->header_bytes != want.header_bytes)
-        return kim_fail(KIM_ERR_UNSUPPORTED, "%s: is a session of version %u; version %u is expected",
-                        path, h->version, want.version);
-    if (memcmp(&h->layers, &want.layers, offsetof(session_header, has_logits) -
-                                             offsetof(session_header, layers)) ||
+        return kim_fail(KIM_ERR_UNSUPPORTED,
+                        "%s: is a session of version %u; version %u is expected", path, h->version,
+                        want.version);
+    if (memcmp(&h->layers, &want.layers,
+               offsetof(session_header, has_logits) - offsetof(session_header, layers)) ||
         h->model_bytes != want.model_bytes)
-        return kim_fail(KIM_ERR_FORMAT, "%s: is a session of another model (%u layers of %u, file of "
-                                        "%llu bytes; this one has %u of %u, %llu bytes)",
+        return kim_fail(KIM_ERR_FORMAT,
+                        "%s: is a session of another model (%u layers of %u, file of "
+                        "%llu bytes; this one has %u of %u, %llu bytes)",
                         path, h->layers, h->hidden, (unsigned long long)h->model_bytes, want.layers,
                         want.hidden, (unsigned long long)want.model_bytes);
     if (h->position > s->context)
@@ -237,8 +239,9 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
                         path, (unsigned long long)h->position, s->context);
     if (h->payload_bytes != payload_bytes(s, h->position, h->has_logits) ||
         h->payload_bytes != file->size - sizeof *h)
-        return kim_fail(KIM_ERR_FORMAT, "%s: is damaged: %llu bytes after the header, %llu are "
-                                        "expected",
+        return kim_fail(KIM_ERR_FORMAT,
+                        "%s: is damaged: %llu bytes after the header, %llu are "
+                        "expected",
                         path, (unsigned long long)(file->size - sizeof *h),
                         (unsigned long long)payload_bytes(s, h->position, h->has_logits));
     return KIM_OK;

@@ -21,21 +21,23 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
     if (!out->batch)
         out->batch = 512;
     if (out->context > m->arch.context)
-        return kim_fail(KIM_ERR_ARGUMENT, "a context of %u positions was asked for; this model was "
-                                          "made for at most %u",
+        return kim_fail(KIM_ERR_ARGUMENT,
+                        "a context of %u positions was asked for; this model was "
+                        "made for at most %u",
                         out->context, m->arch.context);
     if (out->batch > 65536)
-        return kim_fail(KIM_ERR_ARGUMENT, "a batch of %u tokens was asked for; at most 65536 is "
-                                          "possible",
+        return kim_fail(KIM_ERR_ARGUMENT,
+                        "a batch of %u tokens was asked for; at most 65536 is "
+                        "possible",
                         out->batch);
     if (out->batch > out->context)
         out->batch = out->context;
     return KIM_OK;
 }
 
-// K and V of every layer: all positions, or a ring of what the window of the oldest token of a batch
-// sees and the batch itself. Fewer than that would let a token's keys be overwritten before it has
-// seen them.
+// K and V of every layer: all positions, or a ring of what the window of the oldest token of a
+// batch sees and the batch itself. Fewer than that would let a token's keys be overwritten before
+// it has seen them.
 static kim_err place_kv(session_memory *mem, const kim_model *m, const kim_session_params *p)
 {
     kim_err err = KIM_OK;
@@ -49,8 +51,9 @@ static kim_err place_kv(session_memory *mem, const kim_model *m, const kim_sessi
         c->window = a->is_local[i] ? a->window : p->context;
         const uint64_t bytes = 2ull * a->kv_heads * c->rows * a->head;
         if (bytes > to->block_limit)
-            FAIL(KIM_ERR_DEVICE_MEMORY, "a context of %u positions needs %.1f MiB in one piece, and "
-                                        "this device reaches %.1f MiB: take at most %llu positions",
+            FAIL(KIM_ERR_DEVICE_MEMORY,
+                 "a context of %u positions needs %.1f MiB in one piece, and "
+                 "this device reaches %.1f MiB: take at most %llu positions",
                  p->context, (double)bytes / 1048576.0, (double)to->block_limit / 1048576.0,
                  (unsigned long long)(to->block_limit / (2ull * a->kv_heads * a->head)) /
                      KEY_BLOCK * KEY_BLOCK);
@@ -64,9 +67,10 @@ error:
 static kim_err place_rows(pool *p, uint32_t rows, uint64_t words, span *out)
 {
     if (rows * words * 4 > p->block_limit)
-        return kim_fail(KIM_ERR_DEVICE_MEMORY, "a batch of %u tokens needs %.1f MiB in one piece, "
-                                               "and this device reaches %.1f MiB: take a smaller "
-                                               "batch",
+        return kim_fail(KIM_ERR_DEVICE_MEMORY,
+                        "a batch of %u tokens needs %.1f MiB in one piece, "
+                        "and this device reaches %.1f MiB: take a smaller "
+                        "batch",
                         rows, (double)(rows * words * 4) / 1048576.0,
                         (double)p->block_limit / 1048576.0);
     return pool_place(p, rows * words * 4, out);
@@ -135,8 +139,8 @@ void session_memory_destroy(session_memory *mem)
     memset(mem, 0, sizeof *mem);
 }
 
-kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu,
-                       const kim_session_params *params, kim_plan *out)
+kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_session_params *params,
+                       kim_plan *out)
 {
     kim_err err = KIM_OK;
     kim_session_params p;
@@ -149,8 +153,8 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu,
         .weights = pool_bytes(&model->weights),
         .kv_local = pool_bytes(&mem.local),
         .kv_global = pool_bytes(&mem.global),
-        .activations = pool_bytes(&mem.activations) + pool_bytes(&mem.upload) +
-                       pool_bytes(&mem.readback),
+        .activations =
+            pool_bytes(&mem.activations) + pool_bytes(&mem.upload) + pool_bytes(&mem.readback),
     };
     for (uint32_t i = 0; i < model->arch.layers; i++)
         if (model->arch.is_local[i])

@@ -124,8 +124,9 @@ static void check_baseline(VkPhysicalDevice physical, const VkPhysicalDeviceProp
     else if (!f12->timelineSemaphore)
         snprintf(problem, size, "lacks timeline semaphores");
     else if (!info->buffer_device_address && !f->shaderStorageBufferArrayDynamicIndexing)
-        snprintf(problem, size, "has neither buffer device addresses with 64-bit integers nor "
-                                "dynamic indexing of storage buffers");
+        snprintf(problem, size,
+                 "has neither buffer device addresses with 64-bit integers nor "
+                 "dynamic indexing of storage buffers");
     else if (l->maxPushConstantsSize < 128 || l->maxComputeWorkGroupInvocations < 128 ||
              l->maxComputeSharedMemorySize < 16384)
         snprintf(problem, size,
@@ -159,8 +160,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
         .pNext = &id,
     };
-    info->subgroup_size_control =
-        has_extension(&list, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+    info->subgroup_size_control = has_extension(&list, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
     if (info->subgroup_size_control)
         subgroup.pNext = &sizes;
     vkGetPhysicalDeviceProperties2(physical, &properties);
@@ -204,12 +204,9 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->int8 = f12.shaderInt8;
     info->integer_dot_product = dot.shaderIntegerDotProduct;
     info->cooperative_matrix = matrix.cooperativeMatrix;
-    info->cooperative_matrix_nv =
-        has_extension(&list, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);
-    info->host_memory_import =
-        has_extension(&list, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
-    info->calibrated_timestamps =
-        has_extension(&list, VK_EXT_CALIBRATED_TIMESTAMPS_EXTENSION_NAME);
+    info->cooperative_matrix_nv = has_extension(&list, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);
+    info->host_memory_import = has_extension(&list, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
+    info->calibrated_timestamps = has_extension(&list, VK_EXT_CALIBRATED_TIMESTAMPS_EXTENSION_NAME);
     info->memory_budget = has_extension(&list, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     describe_memory(physical, info->memory_budget, info);
     check_baseline(physical, p, &features.features, &f12, info);
@@ -308,9 +305,10 @@ kim_err device_choose(const kim_device_info *infos, uint32_t count, const char *
                       uint32_t *chosen)
 {
     if (!count)
-        return kim_fail(KIM_ERR_NO_DEVICE, "no Vulkan device on this machine: install the driver of "
-                                           "the GPU, or Mesa's lavapipe to run on the CPU (Debian: "
-                                           "mesa-vulkan-drivers)");
+        return kim_fail(KIM_ERR_NO_DEVICE,
+                        "no Vulkan device on this machine: install the driver of "
+                        "the GPU, or Mesa's lavapipe to run on the CPU (Debian: "
+                        "mesa-vulkan-drivers)");
     uint32_t found = count;
     for (uint32_t i = 0; i < count; i++) {
         if (wanted ? !is_wanted(&infos[i], wanted) : !infos[i].chosen)

@@ -29,8 +29,8 @@ typedef enum kim_memory_mode {
 typedef struct kim_device_info {
     uint32_t index; // place in the driver's list; what `device = "0"` means
     char name[256];
-    char driver[512];      // driver's name and version as it reports them
-    char uuid[37];         // text form, lower case
+    char driver[512]; // driver's name and version as it reports them
+    char uuid[37];    // text form, lower case
     kim_device_type type;
     uint32_t vendor_id, device_id;
     uint32_t api_version;  // as VK_MAKE_API_VERSION
@@ -38,20 +38,20 @@ typedef struct kim_device_info {
     uint64_t memory_free;  // bytes of it not in use, as the driver says; 0: it does not say
     uint64_t buffer_range; // bytes one buffer descriptor reaches
     uint32_t subgroup_size, subgroup_min, subgroup_max;
-    bool usable;           // has the baseline
-    char problem[256];     // usable: ""; else one sentence: what it lacks
-    bool chosen;           // the default choice
-    char reason[256];      // why it is, or is not, the default choice
+    bool usable;       // has the baseline
+    char problem[256]; // usable: ""; else one sentence: what it lacks
+    bool chosen;       // the default choice
+    char reason[256];  // why it is, or is not, the default choice
     // optional features, used where present
     bool buffer_device_address; // with 64-bit integers in shaders
     bool float16, int8, integer_dot_product;
     bool cooperative_matrix;    // VK_KHR_cooperative_matrix
     bool cooperative_matrix_nv; // VK_NV_cooperative_matrix2
     bool subgroup_size_control;
-    bool host_memory_import;    // VK_EXT_external_memory_host
+    bool host_memory_import; // VK_EXT_external_memory_host
     bool calibrated_timestamps;
     bool memory_budget;
-    bool unified_memory;        // device memory is mapped: no staging
+    bool unified_memory; // device memory is mapped: no staging
 } kim_device_info;
 
 // Lists every Vulkan device of this machine, also those below the baseline.
@@ -64,13 +64,14 @@ KIM_API kim_err kim_list_devices(kim_device_info *infos, uint32_t *count);
 KIM_API const char *kim_build_missing(void);
 
 typedef struct kim_gpu_params {
-    const char *device;   // index, part of the name, or UUID; NULL: the best one
-    uint64_t memory_cap;  // bytes never to be crossed on the device; 0: no cap
+    const char *device;  // index, part of the name, or UUID; NULL: the best one
+    uint64_t memory_cap; // bytes never to be crossed on the device; 0: no cap
     kim_memory_mode memory_mode;
-    const char *cache_dir; // where the pipeline cache is kept; NULL: the user's cache folder; "": nowhere
-    bool validation;       // ask for the validation layers, synchronisation included; their messages
-                           // come through log as errors and are counted
-    kim_log_fn log;        // NULL: silent
+    const char
+        *cache_dir;  // where the pipeline cache is kept; NULL: the user's cache folder; "": nowhere
+    bool validation; // ask for the validation layers, synchronisation included; their messages
+                     // come through log as errors and are counted
+    kim_log_fn log;  // NULL: silent
     void *log_user;
 } kim_gpu_params;
 

@@ -237,8 +237,8 @@ error:
 static bool choose_address(const kim_gpu *g, kim_memory_mode wanted)
 {
     const bool intel = g->info.vendor_id == 0x8086;
-    const bool old_lavapipe = g->info.type == KIM_DEVICE_CPU &&
-                              g->info.api_version < VK_MAKE_API_VERSION(0, 1, 4, 0);
+    const bool old_lavapipe =
+        g->info.type == KIM_DEVICE_CPU && g->info.api_version < VK_MAKE_API_VERSION(0, 1, 4, 0);
     if (wanted != KIM_MEMORY_AUTO)
         return wanted == KIM_MEMORY_ADDRESS;
     return g->info.buffer_device_address && !intel && !old_lavapipe;
@@ -256,8 +256,9 @@ static kim_err open_physical(kim_gpu *g, const kim_gpu_params *params)
     g->physical = physical[chosen];
     g->info = infos[chosen];
     if (params->memory_mode == KIM_MEMORY_ADDRESS && !g->info.buffer_device_address)
-        FAIL(KIM_ERR_UNSUPPORTED, "%s has no buffer device addresses with 64-bit integers: "
-                                  "use the memory mode table or auto",
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s has no buffer device addresses with 64-bit integers: "
+             "use the memory mode table or auto",
              g->info.name);
     g->address = choose_address(g, params->memory_mode);
     VkPhysicalDeviceProperties properties;
@@ -358,8 +359,9 @@ kim_err gpu_table_add(kim_gpu *g, VkBuffer buffer, uint32_t *slot)
     while (i < g->table_size && g->slots[i])
         i++;
     if (i == g->table_size)
-        FAIL(KIM_ERR_DEVICE_MEMORY, "%s: the table holds %u blocks and is full; the memory mode "
-                                    "address has no such limit",
+        FAIL(KIM_ERR_DEVICE_MEMORY,
+             "%s: the table holds %u blocks and is full; the memory mode "
+             "address has no such limit",
              g->info.name, g->table_size);
     table_change(g, i, buffer);
     *slot = i;
@@ -383,8 +385,8 @@ kim_err gpu_memory_take(kim_gpu *g, uint64_t bytes)
         return kim_fail(KIM_ERR_DEVICE_MEMORY,
                         "the memory cap of %.1f MiB was reached: %.1f MiB are in use and %.1f MiB "
                         "more are needed",
-                        (double)g->params.memory_cap / 1048576.0,
-                        (double)(now - bytes) / 1048576.0, (double)bytes / 1048576.0);
+                        (double)g->params.memory_cap / 1048576.0, (double)(now - bytes) / 1048576.0,
+                        (double)bytes / 1048576.0);
     }
     uint64_t peak = g->memory_peak;
     while (now > peak && !atomic_compare_exchange_weak(&g->memory_peak, &peak, now))

@@ -9,8 +9,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define GPU_MAX_BLOCKS 256          // slots of the table, at most
-#define GPU_BLOCK_LIMIT (1u << 30)  // bytes of one block, at most
+#define GPU_MAX_BLOCKS 256         // slots of the table, at most
+#define GPU_BLOCK_LIMIT (1u << 30) // bytes of one block, at most
 
 struct pipeline_table; // pipeline.h
 

@@ -5,9 +5,9 @@
 #include <assert.h>
 #include <math.h>
 
-#define MAX_COLUMNS 16        // of one workgroup of matmul
-#define MAX_QUERIES 16        // of one workgroup of attention
-#define SPLIT_KEYS 512        // a cache with more than two such runs is split when queries are few
+#define MAX_COLUMNS 16 // of one workgroup of matmul
+#define MAX_QUERIES 16 // of one workgroup of attention
+#define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
 #define MAX_SPLITS 8
 
 // On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
@@ -73,16 +73,18 @@ kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, 
         };
         const access accesses[] = { READS(*x), READS(part->w), WRITES(y_part) };
         assert(part->blocks * part->type->block <= x_width);
-        TRY(stream_dispatch(st, &(dispatch){
-            .key = key,
-            .args = &args,
-            .args_bytes = sizeof args,
-            .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[3]),
-                        divide_up(columns, key.constants[1]), 1 },
-            .work = 2.0 * part->rows * w->width * columns,
-            .accesses = accesses,
-            .n_accesses = 3,
-        }));
+        TRY(stream_dispatch(st,
+                            &(dispatch){
+                                .key = key,
+                                .args = &args,
+                                .args_bytes = sizeof args,
+                                .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[3]),
+                                            divide_up(columns, key.constants[1]), 1 },
+                                .work = 2.0 * part->rows * w->width * columns,
+                                .accesses = accesses,
+                                .n_accesses = 3,
+                                .joined = i > 0,
+                            }));
     }
 error:
     return err;
@@ -107,15 +109,16 @@ kim_err op_embed(stream *st, const linear *w, const span *control, const span *y
         };
         const access accesses[] = { READS(part->w), READS(*control), WRITES(*y) };
         TRY(stream_dispatch(st, &(dispatch){
-            .key = { KIM_VARIANT_EMBED_F32 + weight_index(part->type),
-                     { is_cpu(stream_gpu(st)) ? 8 : 64 } },
-            .args = &args,
-            .args_bytes = sizeof args,
-            .groups = { columns, 1, 1 },
-            .work = (double)columns * w->width,
-            .accesses = accesses,
-            .n_accesses = 3,
-        }));
+                                    .key = { KIM_VARIANT_EMBED_F32 + weight_index(part->type),
+                                             { is_cpu(stream_gpu(st)) ? 8 : 64 } },
+                                    .args = &args,
+                                    .args_bytes = sizeof args,
+                                    .groups = { columns, 1, 1 },
+                                    .work = (double)columns * w->width,
+                                    .accesses = accesses,
+                                    .n_accesses = 3,
+                                    .joined = i > 0,
+                                }));
     }
 error:
     return err;
@@ -143,14 +146,15 @@ kim_err op_norm(stream *st, const norm_params *p)
         accesses[n++] = READS(*p->w_post);
     }
     return stream_dispatch(st, &(dispatch){
-        .key = { p->o ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM, { row_workgroup(stream_gpu(st)) } },
-        .args = &args,
-        .args_bytes = sizeof args,
-        .groups = { p->rows, 1, 1 },
-        .work = 10.0 * p->rows * p->width,
-        .accesses = accesses,
-        .n_accesses = n,
-    });
+                                   .key = { p->o ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM,
+                                            { row_workgroup(stream_gpu(st)) } },
+                                   .args = &args,
+                                   .args_bytes = sizeof args,
+                                   .groups = { p->rows, 1, 1 },
+                                   .work = 10.0 * p->rows * p->width,
+                                   .accesses = accesses,
+                                   .n_accesses = n,
+                               });
 }
 
 // ---------------------------------------------------------------------------------- attention
@@ -193,18 +197,19 @@ kim_err op_rope(stream *st, const rope_params *p)
         .q_scale = p->q_scale,
     };
     const access accesses[] = {
-        WRITES(*p->qkv),    READS(*p->w_q),       READS(*p->w_k),       READS(*p->rotation),
+        WRITES(*p->qkv),    READS(*p->w_q),      READS(*p->w_k),      READS(*p->rotation),
         READS(*p->control), WRITES(p->cache->k), WRITES(p->cache->v),
     };
-    return stream_dispatch(st, &(dispatch){
-        .key = { KIM_VARIANT_ROPE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
-        .args = &args,
-        .args_bytes = sizeof args,
-        .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
-        .work = 10.0 * p->rows * (s->heads + 2 * s->kv_heads) * s->head,
-        .accesses = accesses,
-        .n_accesses = 7,
-    });
+    return stream_dispatch(
+        st, &(dispatch){
+                .key = { KIM_VARIANT_ROPE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
+                .args = &args,
+                .args_bytes = sizeof args,
+                .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
+                .work = 10.0 * p->rows * (s->heads + 2 * s->kv_heads) * s->head,
+                .accesses = accesses,
+                .n_accesses = 7,
+            });
 }
 
 // Heads that one workgroup takes: as many as share a kv head, as far as they fit.
@@ -264,15 +269,16 @@ kim_err op_attention(stream *st, const attention_params *p)
     const access accesses[] = {
         READS(*p->qkv), READS(p->cache->k), READS(p->cache->v), READS(*p->control), WRITES(*to),
     };
-    TRY(stream_dispatch(st, &(dispatch){
-        .key = { KIM_VARIANT_ATTENTION, { KEY_BLOCK, s->head, queries, group, splits } },
-        .args = &args,
-        .args_bytes = sizeof args,
-        .groups = { divide_up(p->rows, queries / group), s->heads / group, splits },
-        .work = 4.0 * p->rows * s->heads * s->head * keys_seen(p->cache),
-        .accesses = accesses,
-        .n_accesses = 5,
-    }));
+    TRY(stream_dispatch(
+        st, &(dispatch){
+                .key = { KIM_VARIANT_ATTENTION, { KEY_BLOCK, s->head, queries, group, splits } },
+                .args = &args,
+                .args_bytes = sizeof args,
+                .groups = { divide_up(p->rows, queries / group), s->heads / group, splits },
+                .work = 4.0 * p->rows * s->heads * s->head * keys_seen(p->cache),
+                .accesses = accesses,
+                .n_accesses = 5,
+            }));
     if (splits == 1)
         return KIM_OK;
     const struct combine_args combine = {
@@ -281,15 +287,16 @@ kim_err op_attention(stream *st, const attention_params *p)
         .splits = splits,
     };
     const access combined[] = { READS(*p->partial), WRITES(*p->y) };
-    TRY(stream_dispatch(st, &(dispatch){
-        .key = { KIM_VARIANT_COMBINE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
-        .args = &combine,
-        .args_bytes = sizeof combine,
-        .groups = { p->rows * s->heads, 1, 1 },
-        .work = 2.0 * p->rows * s->heads * s->head * splits,
-        .accesses = combined,
-        .n_accesses = 2,
-    }));
+    TRY(stream_dispatch(
+        st, &(dispatch){
+                .key = { KIM_VARIANT_COMBINE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
+                .args = &combine,
+                .args_bytes = sizeof combine,
+                .groups = { p->rows * s->heads, 1, 1 },
+                .work = 2.0 * p->rows * s->heads * s->head * splits,
+                .accesses = combined,
+                .n_accesses = 2,
+            }));
 error:
     return err;
 }
@@ -306,14 +313,14 @@ kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32
     };
     const access accesses[] = { READS(*x), WRITES(*y) };
     return stream_dispatch(st, &(dispatch){
-        .key = { KIM_VARIANT_GEGLU, { workgroup } },
-        .args = &args,
-        .args_bytes = sizeof args,
-        .groups = { divide_up(width, workgroup), rows, 1 },
-        .work = 20.0 * rows * width,
-        .accesses = accesses,
-        .n_accesses = 2,
-    });
+                                   .key = { KIM_VARIANT_GEGLU, { workgroup } },
+                                   .args = &args,
+                                   .args_bytes = sizeof args,
+                                   .groups = { divide_up(width, workgroup), rows, 1 },
+                                   .work = 20.0 * rows * width,
+                                   .accesses = accesses,
+                                   .n_accesses = 2,
+                               });
 }
 
 kim_err op_score(stream *st, const span *logits, const span *control, const span *scores,
@@ -329,12 +336,12 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
     };
     const access accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
     return stream_dispatch(st, &(dispatch){
-        .key = { KIM_VARIANT_SCORE, { row_workgroup(stream_gpu(st)) } },
-        .args = &args,
-        .args_bytes = sizeof args,
-        .groups = { rows_first_tokens[0], 1, 1 },
-        .work = 20.0 * rows_first_tokens[0] * vocab,
-        .accesses = accesses,
-        .n_accesses = 3,
-    });
+                                   .key = { KIM_VARIANT_SCORE, { row_workgroup(stream_gpu(st)) } },
+                                   .args = &args,
+                                   .args_bytes = sizeof args,
+                                   .groups = { rows_first_tokens[0], 1, 1 },
+                                   .work = 20.0 * rows_first_tokens[0] * vocab,
+                                   .accesses = accesses,
+                                   .n_accesses = 3,
+                               });
 }

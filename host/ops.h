@@ -12,9 +12,9 @@
 
 // K and V of one layer.
 typedef struct kv_cache {
-    span k, v;            // [kv_heads, rows, head] f16 each; see rope.comp
-    uint32_t rows;        // positions it holds; a multiple of KEY_BLOCK
-    uint32_t window;      // keys a query sees, itself included
+    span k, v;       // [kv_heads, rows, head] f16 each; see rope.comp
+    uint32_t rows;   // positions it holds; a multiple of KEY_BLOCK
+    uint32_t window; // keys a query sees, itself included
 } kv_cache;
 
 // The shape of attention.

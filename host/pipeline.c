@@ -120,8 +120,9 @@ kim_err pipeline_table_create(kim_gpu *g, const char *cache_dir)
             info.pInitialData = data;
             info.initialDataSize = have.length;
         } else {
-            gpu_log(g, KIM_LOG_INFO, "the pipeline cache %s is of another driver or damaged: "
-                                     "starting a new one",
+            gpu_log(g, KIM_LOG_INFO,
+                    "the pipeline cache %s is of another driver or damaged: "
+                    "starting a new one",
                     t->path);
         }
     }

@@ -13,7 +13,8 @@ typedef struct kim_spirv {
     size_t bytes[2];
 } kim_spirv;
 
-// In the order of variants.txt, which is that of `enum kim_variant` in the generated kim_variants.h.
+// In the order of variants.txt, which is that of `enum kim_variant` in the generated
+// kim_variants.h.
 extern const kim_spirv kim_spirv_table[];
 extern const uint32_t kim_spirv_count;
 

@@ -22,6 +22,7 @@ typedef struct command {
     double work;
     access accesses[MAX_ACCESSES]; // of a copy: written, read
     uint32_t n_accesses;
+    bool joined;
     bool barrier; // before it
 } command;
 
@@ -33,6 +34,7 @@ struct stream {
     // Written or read since the last barrier of the list; see `needs_barrier`.
     access *pending;
     uint32_t n_pending, pending_room;
+    uint32_t joinable; // those before this one are not of the last command and its joined ones
     uint32_t n_barriers, n_dispatches;
 
     VkCommandPool pool;
@@ -88,7 +90,7 @@ kim_err stream_reset(stream *st)
 {
     kim_err err = KIM_OK;
     TRY(stream_wait(st));
-    st->n_commands = st->n_pending = st->n_barriers = st->n_dispatches = 0;
+    st->n_commands = st->n_pending = st->joinable = st->n_barriers = st->n_dispatches = 0;
     st->encoded = false;
 error:
     return err;
@@ -105,7 +107,7 @@ static bool overlap(const span *a, const span *b)
 static bool needs_barrier(const stream *st, const command *c)
 {
     for (uint32_t i = 0; i < c->n_accesses; i++)
-        for (uint32_t j = 0; j < st->n_pending; j++)
+        for (uint32_t j = 0; j < (c->joined ? st->joinable : st->n_pending); j++)
             if ((c->accesses[i].write || st->pending[j].write) &&
                 overlap(&c->accesses[i].span, &st->pending[j].span))
                 return true;
@@ -133,9 +135,11 @@ static kim_err add_command(stream *st, const command *c)
     *to = *c;
     to->barrier = needs_barrier(st, c);
     if (to->barrier) {
-        st->n_pending = 0;
+        st->n_pending = st->joinable = 0;
         st->n_barriers++;
     }
+    if (!c->joined)
+        st->joinable = st->n_pending;
     for (uint32_t i = 0; i < c->n_accesses; i++)
         st->pending[st->n_pending++] = c->accesses[i];
     st->encoded = false;
@@ -152,6 +156,7 @@ kim_err stream_dispatch(stream *st, const dispatch *d)
         .groups = { d->groups[0], d->groups[1], d->groups[2] },
         .work = d->work,
         .n_accesses = d->n_accesses,
+        .joined = d->joined,
     };
     assert(d->args_bytes <= sizeof c.args && d->n_accesses <= MAX_ACCESSES);
     memcpy(c.args, d->args, d->args_bytes);
@@ -411,7 +416,7 @@ void stream_get_stats(const stream *st, stream_stats *out)
 {
     *out = st->stats;
     out->list_dispatches = st->n_dispatches;
-    out->list_submits = st->encoded ? st->n_submits : 0;
+    out->list_submits = st->n_submits;
 }
 
 kim_gpu *stream_gpu(const stream *st)

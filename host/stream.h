@@ -27,9 +27,11 @@ typedef struct dispatch {
     const void *args; // push constants, copied
     uint32_t args_bytes;
     uint32_t groups[3];
-    double work;      // any measure of its duration that is the same for all of the stream
+    double work;            // any measure of its duration that is the same for all of the stream
     const access *accesses; // copied
     uint32_t n_accesses;
+    bool joined; // a further part of the dispatch before: they do not wait for each other, because
+                 // what they write is apart, though the spans overlap
 } dispatch;
 
 typedef struct stream_stats {

@@ -44,8 +44,9 @@ kim_err vulkan_instance_create(VkInstance *out, bool validation)
 {
     static const char *const layer = "VK_LAYER_KHRONOS_validation";
     if (validation && !has_layer(layer))
-        return kim_fail(KIM_ERR_UNSUPPORTED, "validation was asked for, but the layer %s is not "
-                                             "installed (Debian: vulkan-validationlayers)",
+        return kim_fail(KIM_ERR_UNSUPPORTED,
+                        "validation was asked for, but the layer %s is not "
+                        "installed (Debian: vulkan-validationlayers)",
                         layer);
 
     const char *extensions[4];
@@ -84,9 +85,10 @@ kim_err vulkan_instance_create(VkInstance *out, bool validation)
     };
     VkResult result = vkCreateInstance(&info, NULL, out);
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
-        return kim_fail(KIM_ERR_NO_VULKAN, "there is a Vulkan library but no driver for it: install "
-                                           "the driver of the GPU, or Mesa's lavapipe to run on the "
-                                           "CPU (Debian: mesa-vulkan-drivers)");
+        return kim_fail(KIM_ERR_NO_VULKAN,
+                        "there is a Vulkan library but no driver for it: install "
+                        "the driver of the GPU, or Mesa's lavapipe to run on the "
+                        "CPU (Debian: mesa-vulkan-drivers)");
     if (result < 0)
         return vulkan_fail(result, "vkCreateInstance");
     volkLoadInstanceOnly(*out);
@@ -109,9 +111,10 @@ kim_err vulkan_fail(VkResult result, const char *call)
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
         return kim_fail(KIM_ERR_DEVICE_MEMORY, "%.*s: the device is out of memory", length, start);
     case VK_ERROR_DEVICE_LOST:
-        return kim_fail(KIM_ERR_DEVICE_LOST,
-                        "%.*s: the device was lost (reset, unplugged, or hung); open the model again",
-                        length, start);
+        return kim_fail(
+            KIM_ERR_DEVICE_LOST,
+            "%.*s: the device was lost (reset, unplugged, or hung); open the model again", length,
+            start);
     default:
         return kim_fail(KIM_ERR_VULKAN, "%.*s failed with VkResult %d", length, start, (int)result);
     }

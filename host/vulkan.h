@@ -47,7 +47,8 @@ kim_err vulkan_load(void);
 // validation: adds the validation layer with synchronisation checks, where installed
 kim_err vulkan_instance_create(VkInstance *out, bool validation);
 
-// The error for a failed Vulkan call; VK_ERROR_DEVICE_LOST and the out-of-memory codes get their own.
+// The error for a failed Vulkan call; VK_ERROR_DEVICE_LOST and the out-of-memory codes get their
+// own.
 kim_err vulkan_fail(VkResult result, const char *call);
 
 #define VK_TRY(call)                                                                               \
