@@ -23,7 +23,7 @@ typedef struct session_header {
     uint64_t model_bytes; // size of the model's file
     uint64_t position;
     uint64_t payload_bytes;
-    uint64_t payload_hash;
+    uint64_t hash; // of this header with 0 here, then of the payload
 } session_header;
 
 static session_header header_for(const kim_session *s)
@@ -195,11 +195,11 @@ kim_err kim_session_save(const kim_session *session, const char *path)
     TRY(file_writer_open(&w.file, path));
     TRY(create_staging(s, s->position, POOL_READBACK, &staging, &buffer));
     // The hash stands in the header, before what it is of: once to know it, once to write.
-    payload_writer hash_only = { 0 };
-    TRY(write_session(s, &hash_only, &buffer));
     session_header h = header_for(s);
     h.payload_bytes = payload_bytes(s, s->position, s->has_logits);
-    h.payload_hash = hash_only.hash;
+    payload_writer hash_only = { .hash = hash_add(0, &h, sizeof h) };
+    TRY(write_session(s, &hash_only, &buffer));
+    h.hash = hash_only.hash;
     TRY(file_writer_write(w.file, &h, sizeof h));
     TRY(write_session(s, &w, &buffer));
     TRY(stream_reset(s->prompt.st));
@@ -250,7 +250,10 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
 static kim_err check_payload(const kim_session *s, const session_header *h, const uint8_t *data,
                              const char *path)
 {
-    uint64_t hash = hash_add(0, data, h->position * 4);
+    session_header plain = *h;
+    plain.hash = 0;
+    uint64_t hash = hash_add(0, &plain, sizeof plain);
+    hash = hash_add(hash, data, h->position * 4);
     const uint8_t *at = data + h->position * 4;
     if (h->has_logits) {
         hash = hash_add(hash, at, s->model->arch.vocab * 4ull);
@@ -260,7 +263,7 @@ static kim_err check_payload(const kim_session *s, const session_header *h, cons
         hash = hash_add(hash, at, layer_bytes(s, i, h->position));
         at += layer_bytes(s, i, h->position);
     }
-    if (hash != h->payload_hash)
+    if (hash != h->hash)
         return kim_fail(KIM_ERR_FORMAT, "%s: is damaged: its checksum is wrong", path);
     for (uint64_t i = 0; i < h->position; i++) {
         int32_t id;

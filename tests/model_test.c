@@ -6,7 +6,7 @@
 //              [--limit N] [--odd N] [--single N]
 //
 // --limit:  tokens of the running text read in batches of 512   (default: all)
-// --odd:    in batches of 37                                    (default: 800; 0: none)
+// --odd:    in batches of 37                                    (default: 700; 0: none)
 // --single: one by one                                          (default: 600; 0: none)
 //
 // 512 positions make a window; batches of 37 and of 1 have rings of 576, which wrap in less.
@@ -154,11 +154,11 @@ static void test_single(kim_model *model, const sequence *s, uint32_t limit)
 
 // ------------------------------------------------------------------------------- short prompts
 
-// Scores the prompt and the reference's continuation in one batch, or in small ones.
-static void test_prompts(kim_model *model, const sequence *all, uint32_t n, uint32_t batch)
+// Scores each prompt and the reference's continuation.
+static void test_prompts(kim_model *model, const sequence *all, uint32_t n)
 {
     totals t = { .seconds = -seconds_now() };
-    kim_session *session = new_session(model, 128, batch);
+    kim_session *session = new_session(model, 128, 512);
     for (const sequence *s = all; s < all + n; s++) {
         kim_score scores[128];
         CHECK(s->count <= 128, "a short prompt has %u tokens", s->count);
@@ -168,7 +168,7 @@ static void test_prompts(kim_model *model, const sequence *all, uint32_t n, uint
     }
     t.seconds += seconds_now();
     char name[64];
-    snprintf(name, sizeof name, "%u short prompts in batches of %u", n, batch);
+    snprintf(name, sizeof name, "%u short prompts", n);
     check_totals(name, &t, SHORT_DIFFERENT);
     kim_session_destroy(&session);
 }
@@ -228,7 +228,7 @@ static void test_memory(kim_model *model, kim_gpu *gpu)
 
 int main(int argc, char **argv)
 {
-    model_options o = { .limit = UINT32_MAX, .odd = 800, .single = 600 };
+    model_options o = { .limit = UINT32_MAX, .odd = 700, .single = 600 };
     model_options_read(&o, argc, argv);
     FILE *file = o.model_path ? fopen(o.model_path, "rb") : NULL;
     if (!file) {
@@ -246,8 +246,7 @@ int main(int argc, char **argv)
     printf("model opened in %.1f s\n", seconds_now() - start);
     test_memory(model, gpu);
     test_continuations(model, all + 1, n - 1);
-    test_prompts(model, all + 1, n - 1, 512);
-    test_prompts(model, all + 1, n - 1, 5);
+    test_prompts(model, all + 1, n - 1);
     if (o.limit)
         test_batches(model, all, o.limit, 512);
     if (o.odd)
