@@ -69,14 +69,14 @@ static uint32_t choose_queue_family(VkPhysicalDevice physical)
     return best;
 }
 
-static bool has_portability_subset(VkPhysicalDevice physical)
+static bool has_extension(VkPhysicalDevice physical, const char *name)
 {
     VkExtensionProperties extensions[512];
     uint32_t n = 512;
     if (vkEnumerateDeviceExtensionProperties(physical, NULL, &n, extensions) < 0)
         return false;
     for (uint32_t i = 0; i < n; i++)
-        if (!strcmp(extensions[i].extensionName, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
+        if (!strcmp(extensions[i].extensionName, name))
             return true;
     return false;
 }
@@ -92,9 +92,21 @@ static kim_err create_device(kim_gpu *g)
         .queueCount = 1,
         .pQueuePriorities = &priority,
     };
+    const char *extensions[2];
+    uint32_t n_extensions = 0;
+    if (has_extension(g->physical, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
+        extensions[n_extensions++] = VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME;
+    if (g->statistics)
+        extensions[n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pipelineExecutableInfo = VK_TRUE,
+    };
     VkPhysicalDeviceVulkan12Features f12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .pNext = g->statistics ? &executable : NULL,
         .timelineSemaphore = VK_TRUE,
+        .subgroupBroadcastDynamicId = VK_TRUE,
         .bufferDeviceAddress = g->address,
     };
     const VkPhysicalDeviceFeatures2 features = {
@@ -105,14 +117,13 @@ static kim_err create_device(kim_gpu *g)
             .shaderStorageBufferArrayDynamicIndexing = !g->address,
         },
     };
-    const char *const portability = VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME;
     const VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = &features,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = has_portability_subset(g->physical) ? 1 : 0,
-        .ppEnabledExtensionNames = &portability,
+        .enabledExtensionCount = n_extensions,
+        .ppEnabledExtensionNames = extensions,
     };
     VK_TRY(vkCreateDevice(g->physical, &info, NULL, &g->device));
     volkLoadDeviceTable(&g->vk, g->device);
@@ -261,6 +272,7 @@ static kim_err open_physical(kim_gpu *g, const kim_gpu_params *params)
              "use the memory mode table or auto",
              g->info.name);
     g->address = choose_address(g, params->memory_mode);
+    g->pass = g->info.type == KIM_DEVICE_CPU && g->info.subgroup_size == 8;
     VkPhysicalDeviceProperties properties;
     vkGetPhysicalDeviceProperties(g->physical, &properties);
     vkGetPhysicalDeviceMemoryProperties(g->physical, &g->memory);
@@ -277,7 +289,7 @@ error:
     return err;
 }
 
-kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
+kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
 {
     kim_err err = KIM_OK;
     kim_gpu *g = NULL;
@@ -294,6 +306,8 @@ kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
     if (g->params.validation)
         TRY(create_messenger(g));
     TRY(open_physical(g, &g->params));
+    g->statistics = statistics &&
+                    has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     TRY(create_device(g));
     TRY(create_layout(g));
     TRY(pipeline_table_create(g, g->params.cache_dir));
@@ -303,6 +317,11 @@ kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
 error:
     kim_gpu_destroy(&g);
     return err;
+}
+
+kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
+{
+    return gpu_create(out, params, false);
 }
 
 void kim_gpu_destroy(kim_gpu **gpu)
@@ -379,7 +398,7 @@ void gpu_table_remove(kim_gpu *g, uint32_t slot)
 
 kim_err gpu_memory_take(kim_gpu *g, uint64_t bytes)
 {
-    const uint64_t now = g->memory_used += bytes;
+    const uint64_t now = atomic_fetch_add(&g->memory_used, bytes) + bytes;
     if (g->params.memory_cap && now > g->params.memory_cap) {
         g->memory_used -= bytes;
         return kim_fail(KIM_ERR_DEVICE_MEMORY,

@@ -28,6 +28,7 @@ struct kim_gpu {
     struct VolkDeviceTable vk;
 
     bool address; // memory mode: device addresses; else the table
+    bool pass;    // lanes load for each other, see shaders/pass.glsl
     uint64_t block_limit;
 
     // One queue; `lock` guards it, the table and the timeline's count.
@@ -49,9 +50,13 @@ struct kim_gpu {
 
     VkPipelineLayout layout;
     struct pipeline_table *pipelines;
+    bool statistics; // pipelines keep what the compiler says of them
 
     _Atomic uint64_t memory_used, memory_peak;
 };
+
+// kim_gpu_create; with statistics where the driver has them, see pipeline_statistics.h
+kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics);
 
 void gpu_log(const kim_gpu *g, kim_log_level level, const char *fmt, ...) KIM_PRINTF(3, 4);
 

@@ -2,30 +2,10 @@
 // Operations: one launch function each. They add dispatches to a stream and own nothing.
 #include "ops.h"
 
+#include "ops_pipelines.h"
+
 #include <assert.h>
 #include <math.h>
-
-#define MAX_COLUMNS 16 // of one workgroup of matmul
-#define MAX_QUERIES 16 // of one workgroup of attention
-#define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
-#define MAX_SPLITS 8
-
-// On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
-// one or two subgroups.
-static bool is_cpu(const kim_gpu *g)
-{
-    return g->info.type == KIM_DEVICE_CPU;
-}
-
-static uint32_t row_workgroup(const kim_gpu *g)
-{
-    return is_cpu(g) ? 8 : 128;
-}
-
-static uint32_t weight_index(const weight_type *type)
-{
-    return (uint32_t)(type - weight_types);
-}
 
 static uint32_t divide_up(uint32_t a, uint32_t b)
 {
@@ -34,23 +14,6 @@ static uint32_t divide_up(uint32_t a, uint32_t b)
 
 // ------------------------------------------------------------------------------------ matmul
 
-// Few columns: lanes share each sum, and the weights are read once. Many: lanes share columns.
-static pipeline_key matmul_key(const kim_gpu *g, const linear *w, const linear_part *part,
-                               uint32_t columns)
-{
-    uint32_t at_once = 1;
-    while (at_once < columns && at_once < MAX_COLUMNS)
-        at_once *= 2;
-    const bool few = at_once <= 8;
-    const uint32_t slices = !is_cpu(g) && few ? 8 : 1;
-    const uint32_t groups = !is_cpu(g) && !few ? 8 : 1;
-    const enum kim_variant first = w->paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
-    return (pipeline_key){
-        .variant = first + weight_index(part->type),
-        .constants = { 8 * groups * slices, at_once, slices, groups },
-    };
-}
-
 kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, const span *y,
                   uint32_t columns)
 {
@@ -58,7 +21,7 @@ kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, 
     const uint32_t y_width = w->paired ? w->rows / 2 : w->rows;
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const linear_part *part = &w->parts[i];
-        const pipeline_key key = matmul_key(stream_gpu(st), w, part, columns);
+        const pipeline_key key = matmul_pipeline(stream_gpu(st), part->type, w->paired, columns);
         const uint64_t y_offset = (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
         const span y_part = span_part(y, y_offset, y->bytes - y_offset);
         const struct matmul_args args = {
@@ -73,18 +36,18 @@ kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, 
         };
         const access accesses[] = { READS(*x), READS(part->w), WRITES(y_part) };
         assert(part->blocks * part->type->block <= x_width);
-        TRY(stream_dispatch(st,
-                            &(dispatch){
-                                .key = key,
-                                .args = &args,
-                                .args_bytes = sizeof args,
-                                .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[3]),
-                                            divide_up(columns, key.constants[1]), 1 },
-                                .work = 2.0 * part->rows * w->width * columns,
-                                .accesses = accesses,
-                                .n_accesses = 3,
-                                .joined = i > 0,
-                            }));
+        const dispatch d = {
+            .key = key,
+            .args = &args,
+            .args_bytes = sizeof args,
+            .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[MATMUL_GROUPS]),
+                        divide_up(columns, key.constants[MATMUL_COLUMNS]), 1 },
+            .work = 2.0 * part->rows * w->width * columns,
+            .accesses = accesses,
+            .n_accesses = 3,
+            .joined = i > 0,
+        };
+        TRY(stream_dispatch(st, &d));
     }
 error:
     return err;
@@ -108,17 +71,17 @@ kim_err op_embed(stream *st, const linear *w, const span *control, const span *y
             .scale = scale,
         };
         const access accesses[] = { READS(part->w), READS(*control), WRITES(*y) };
-        TRY(stream_dispatch(st, &(dispatch){
-                                    .key = { KIM_VARIANT_EMBED_F32 + weight_index(part->type),
-                                             { is_cpu(stream_gpu(st)) ? 8 : 64 } },
-                                    .args = &args,
-                                    .args_bytes = sizeof args,
-                                    .groups = { columns, 1, 1 },
-                                    .work = (double)columns * w->width,
-                                    .accesses = accesses,
-                                    .n_accesses = 3,
-                                    .joined = i > 0,
-                                }));
+        const dispatch d = {
+            .key = embed_pipeline(stream_gpu(st), part->type),
+            .args = &args,
+            .args_bytes = sizeof args,
+            .groups = { columns, 1, 1 },
+            .work = (double)columns * w->width,
+            .accesses = accesses,
+            .n_accesses = 3,
+            .joined = i > 0,
+        };
+        TRY(stream_dispatch(st, &d));
     }
 error:
     return err;
@@ -145,16 +108,16 @@ kim_err op_norm(stream *st, const norm_params *p)
         accesses[n++] = READS(*p->o);
         accesses[n++] = READS(*p->w_post);
     }
-    return stream_dispatch(st, &(dispatch){
-                                   .key = { p->o ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM,
-                                            { row_workgroup(stream_gpu(st)) } },
-                                   .args = &args,
-                                   .args_bytes = sizeof args,
-                                   .groups = { p->rows, 1, 1 },
-                                   .work = 10.0 * p->rows * p->width,
-                                   .accesses = accesses,
-                                   .n_accesses = n,
-                               });
+    const dispatch d = {
+        .key = norm_pipeline(stream_gpu(st), p->o != NULL),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { p->rows, 1, 1 },
+        .work = 10.0 * p->rows * p->width,
+        .accesses = accesses,
+        .n_accesses = n,
+    };
+    return stream_dispatch(st, &d);
 }
 
 // ---------------------------------------------------------------------------------- attention
@@ -200,41 +163,16 @@ kim_err op_rope(stream *st, const rope_params *p)
         WRITES(*p->qkv),    READS(*p->w_q),      READS(*p->w_k),      READS(*p->rotation),
         READS(*p->control), WRITES(p->cache->k), WRITES(p->cache->v),
     };
-    return stream_dispatch(
-        st, &(dispatch){
-                .key = { KIM_VARIANT_ROPE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
-                .args = &args,
-                .args_bytes = sizeof args,
-                .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
-                .work = 10.0 * p->rows * (s->heads + 2 * s->kv_heads) * s->head,
-                .accesses = accesses,
-                .n_accesses = 7,
-            });
-}
-
-// Heads that one workgroup takes: as many as share a kv head, as far as they fit.
-static uint32_t heads_at_once(const head_shape *s)
-{
-    const uint32_t group = s->heads / s->kv_heads;
-    uint32_t n = group < MAX_QUERIES ? group : MAX_QUERIES;
-    while (group % n)
-        n--;
-    return n;
-}
-
-static uint32_t queries_at_once(const head_shape *s, uint32_t rows)
-{
-    uint32_t queries = 1;
-    while (queries < MAX_QUERIES && queries < rows * heads_at_once(s))
-        queries *= 2;
-    return queries;
-}
-
-// The count depends on the room of the cache, not on the keys in it: a recorded stream stays valid.
-static uint32_t split_count(uint32_t keys, uint32_t rows)
-{
-    const uint32_t splits = keys / SPLIT_KEYS;
-    return rows > 8 || splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
+    const dispatch d = {
+        .key = rope_pipeline(stream_gpu(st), s->head),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
+        .work = 10.0 * p->rows * (s->heads + 2 * s->kv_heads) * s->head,
+        .accesses = accesses,
+        .n_accesses = 7,
+    };
+    return stream_dispatch(st, &d);
 }
 
 static uint32_t keys_seen(const kv_cache *c)
@@ -244,15 +182,39 @@ static uint32_t keys_seen(const kv_cache *c)
 
 uint64_t attention_partial_bytes(const head_shape *s, uint32_t cache_rows)
 {
-    return 8ull * s->heads * split_count(cache_rows, 1) * (s->head + 2) * 4;
+    return 8ull * s->heads * attention_splits(cache_rows, 1) * (s->head + 2) * 4;
+}
+
+// Joins the splits.
+static kim_err combine(stream *st, const attention_params *p, uint32_t splits)
+{
+    const head_shape *s = &p->shape;
+    const struct combine_args args = {
+        .partial = span_handle(p->partial),
+        .y = span_handle(p->y),
+        .splits = splits,
+    };
+    const access accesses[] = { READS(*p->partial), WRITES(*p->y) };
+    const dispatch d = {
+        .key = combine_pipeline(stream_gpu(st), s->head),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { p->rows * s->heads, 1, 1 },
+        .work = 2.0 * p->rows * s->heads * s->head * splits,
+        .accesses = accesses,
+        .n_accesses = 2,
+    };
+    return stream_dispatch(st, &d);
 }
 
 kim_err op_attention(stream *st, const attention_params *p)
 {
     kim_err err = KIM_OK;
     const head_shape *s = &p->shape;
-    const uint32_t group = heads_at_once(s), queries = queries_at_once(s, p->rows);
-    const uint32_t splits = split_count(keys_seen(p->cache), p->rows);
+    const uint32_t keys = keys_seen(p->cache);
+    const pipeline_key key = attention_pipeline(s, p->rows, keys);
+    const uint32_t group = key.constants[ATTENTION_GROUP];
+    const uint32_t splits = key.constants[ATTENTION_SPLITS];
     const span *to = splits > 1 ? p->partial : p->y;
     const struct attention_args args = {
         .qkv = span_handle(p->qkv),
@@ -269,34 +231,19 @@ kim_err op_attention(stream *st, const attention_params *p)
     const access accesses[] = {
         READS(*p->qkv), READS(p->cache->k), READS(p->cache->v), READS(*p->control), WRITES(*to),
     };
-    TRY(stream_dispatch(
-        st, &(dispatch){
-                .key = { KIM_VARIANT_ATTENTION, { KEY_BLOCK, s->head, queries, group, splits } },
-                .args = &args,
-                .args_bytes = sizeof args,
-                .groups = { divide_up(p->rows, queries / group), s->heads / group, splits },
-                .work = 4.0 * p->rows * s->heads * s->head * keys_seen(p->cache),
-                .accesses = accesses,
-                .n_accesses = 5,
-            }));
-    if (splits == 1)
-        return KIM_OK;
-    const struct combine_args combine = {
-        .partial = span_handle(p->partial),
-        .y = span_handle(p->y),
-        .splits = splits,
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(p->rows, key.constants[ATTENTION_QUERIES] / group), s->heads / group,
+                    splits },
+        .work = 4.0 * p->rows * s->heads * s->head * keys,
+        .accesses = accesses,
+        .n_accesses = 5,
     };
-    const access combined[] = { READS(*p->partial), WRITES(*p->y) };
-    TRY(stream_dispatch(
-        st, &(dispatch){
-                .key = { KIM_VARIANT_COMBINE, { is_cpu(stream_gpu(st)) ? 8 : 64, s->head } },
-                .args = &combine,
-                .args_bytes = sizeof combine,
-                .groups = { p->rows * s->heads, 1, 1 },
-                .work = 2.0 * p->rows * s->heads * s->head * splits,
-                .accesses = combined,
-                .n_accesses = 2,
-            }));
+    TRY(stream_dispatch(st, &d));
+    if (splits > 1)
+        TRY(combine(st, p, splits));
 error:
     return err;
 }
@@ -305,22 +252,23 @@ error:
 
 kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32_t width)
 {
-    const uint32_t workgroup = row_workgroup(stream_gpu(st));
+    const pipeline_key key = geglu_pipeline(stream_gpu(st));
     const struct geglu_args args = {
         .x = span_handle(x),
         .y = span_handle(y),
         .width = width,
     };
     const access accesses[] = { READS(*x), WRITES(*y) };
-    return stream_dispatch(st, &(dispatch){
-                                   .key = { KIM_VARIANT_GEGLU, { workgroup } },
-                                   .args = &args,
-                                   .args_bytes = sizeof args,
-                                   .groups = { divide_up(width, workgroup), rows, 1 },
-                                   .work = 20.0 * rows * width,
-                                   .accesses = accesses,
-                                   .n_accesses = 2,
-                               });
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(width, key.constants[0]), rows, 1 },
+        .work = 20.0 * rows * width,
+        .accesses = accesses,
+        .n_accesses = 2,
+    };
+    return stream_dispatch(st, &d);
 }
 
 kim_err op_score(stream *st, const span *logits, const span *control, const span *scores,
@@ -335,13 +283,14 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
         .tokens = rows_first_tokens[2],
     };
     const access accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
-    return stream_dispatch(st, &(dispatch){
-                                   .key = { KIM_VARIANT_SCORE, { row_workgroup(stream_gpu(st)) } },
-                                   .args = &args,
-                                   .args_bytes = sizeof args,
-                                   .groups = { rows_first_tokens[0], 1, 1 },
-                                   .work = 20.0 * rows_first_tokens[0] * vocab,
-                                   .accesses = accesses,
-                                   .n_accesses = 3,
-                               });
+    const dispatch d = {
+        .key = score_pipeline(stream_gpu(st)),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { rows_first_tokens[0], 1, 1 },
+        .work = 20.0 * rows_first_tokens[0] * vocab,
+        .accesses = accesses,
+        .n_accesses = 3,
+    };
+    return stream_dispatch(st, &d);
 }

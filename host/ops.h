@@ -10,7 +10,7 @@
 #include "linear.h"
 #include "stream.h"
 
-// K and V of one layer.
+// K and V of one layer. V is finite from the start, as zeros are: what is masked is weighed with 0.
 typedef struct kv_cache {
     span k, v;       // [kv_heads, rows, head] f16 each; see rope.comp
     uint32_t rows;   // positions it holds; a multiple of KEY_BLOCK

@@ -184,7 +184,9 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
     VkSpecializationMapEntry entries[SPEC_COUNT];
     uint32_t n = 0;
     for (uint32_t i = 0; i < SPEC_COUNT; i++) {
-        values[i] = i == SPEC_TABLE_SIZE ? g->table_size : key->constants[i - SPEC_WORKGROUP];
+        values[i] = i == SPEC_TABLE_SIZE ? g->table_size
+                    : i == SPEC_PASS     ? g->pass
+                                         : key->constants[i - SPEC_WORKGROUP];
         if (values[i])
             entries[n++] = (VkSpecializationMapEntry){ i, i * 4, 4 };
     }
@@ -200,6 +202,7 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
     VK_TRY(g->vk.vkCreateShaderModule(g->device, &code, NULL, &module));
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = g->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0,
         .stage = {
             .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
             .stage = VK_SHADER_STAGE_COMPUTE_BIT,

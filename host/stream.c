@@ -156,7 +156,8 @@ kim_err stream_dispatch(stream *st, const dispatch *d)
         .groups = { d->groups[0], d->groups[1], d->groups[2] },
         .work = d->work,
         .n_accesses = d->n_accesses,
-        .joined = d->joined,
+        // the validation layers take every dispatch to use the whole table
+        .joined = d->joined && (st->gpu->address || !st->gpu->params.validation),
     };
     assert(d->args_bytes <= sizeof c.args && d->n_accesses <= MAX_ACCESSES);
     memcpy(c.args, d->args, d->args_bytes);

@@ -24,14 +24,14 @@ typedef uint64_t kim_handle;
 #define ROPE_LOW 256       // rotation of position p = that of p % ROPE_LOW times that of the rest
 
 // ---- specialisation constant ids ------------------------------------------------------------
-// Every shader: 0 is the number of slots of the table, 1 the workgroup size.
-#define SPEC_TABLE_SIZE 0
-#define SPEC_WORKGROUP 1
-#define SPEC_A 2 // further ones are named where the shader declares them
-#define SPEC_B 3
-#define SPEC_C 4
-#define SPEC_D 5
-#define SPEC_COUNT 6
+#define SPEC_TABLE_SIZE 0 // of the device: slots of the table (memory.glsl)
+#define SPEC_PASS 1       // of the device: lanes load for each other (pass.glsl)
+#define SPEC_WORKGROUP 2
+#define SPEC_A 3 // further ones are named where the shader declares them
+#define SPEC_B 4
+#define SPEC_C 5
+#define SPEC_D 6
+#define SPEC_COUNT 7
 
 // ---- the control block of a session: what changes from step to step ---------------------------
 #define CONTROL_POSITION 0 // position of the first token of this step

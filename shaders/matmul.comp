@@ -7,35 +7,51 @@
 // workgroup has GROUPS row groups, and SLICES lanes that share each sum over k.
 // macros: WEIGHT; GLU: rows come in pairs (gate, up), y[c, r / 2] = gelu(gate) * up
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "kim_shared.h"
 #include "memory.glsl"
 #include "weights.glsl"
 #include "gelu.glsl"
+#include "pass.glsl"
 
 layout(local_size_x_id = SPEC_WORKGROUP) in; // 8 * GROUPS * SLICES
-layout(constant_id = SPEC_A) const uint COLUMNS = 1;
+layout(constant_id = SPEC_A) const uint COLUMNS = 1; // with PASS 1, or a multiple of 8
 layout(constant_id = SPEC_B) const uint SLICES = 1;
 layout(constant_id = SPEC_C) const uint GROUPS = 1;
 layout(push_constant, std430) uniform Push { matmul_args a; };
 
 shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
 
-// One column: the scale is applied once a chunk, to the sum of its products. SUM_X is what the
-// offset of the chunk is multiplied with, and is the same for all rows.
-vec2 chunk_product_one(weight_place p, uint c, uint at, vec2 sum)
+// A quad is four weights in a row; quad q of a chunk is section q % SECTIONS of step q / SECTIONS.
+const uint QUADS = SECTIONS * STEPS;
+
+uint quad_at(uint q)
+{
+    return (q % SECTIONS * SECTION_STRIDE + q / SECTIONS * 4) * 4;
+}
+
+// One column: the scale is applied once a chunk, to the sum of its products; the offset to the sum
+// of x, which is the same for all rows.
+vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
 {
     vec2 d[SECTIONS], m[SECTIONS], part[SECTIONS];
     float sum_x[SECTIONS];
+    vec4 held[QUADS / PASS_LANES]; // with PASS: of quad lane + 8 * i
+    if (PASS)
+        for (uint i = 0; i < QUADS / PASS_LANES; i++)
+            held[i] = load_f32x4(a.x, x_at + quad_at(i * PASS_LANES + pass_lane()));
     weight_scales(p, c, d, m);
     for (uint s = 0; s < SECTIONS; s++) {
         part[s] = vec2(0);
         sum_x[s] = 0;
     }
-    for (uint t = 0; t < STEPS; t++) {
+    [[unroll]] for (uint t = 0; t < STEPS; t++) {
         vec4 q0[SECTIONS], q1[SECTIONS];
         weight_quads(p, c, t, q0, q1);
-        for (uint s = 0; s < SECTIONS; s++) {
-            const vec4 x = load_f32x4(a.x, at + (s * SECTION_STRIDE + 4 * t) * 4);
+        [[unroll]] for (uint s = 0; s < SECTIONS; s++) {
+            const uint q = t * SECTIONS + s;
+            const vec4 x = PASS ? pass(held[q / PASS_LANES], q % PASS_LANES)
+                                : load_f32x4(a.x, x_at + quad_at(q));
             part[s] += vec2(dot(x, q0[s]), dot(x, q1[s]));
 #if HAS_MIN
             sum_x[s] += (x.x + x.y) + (x.z + x.w);
@@ -66,11 +82,15 @@ void main()
     const weight_place p = weight_place(a.w, min(group, groups - 1) * a.blocks * RECORD, lane);
     const uint chunks = a.blocks * CHUNKS;
 
+    // with PASS: x_at[i] is of column lane + 8 * i, for i < COLUMNS / 8
+    const uint HELD = PASS && COLUMNS > 1 ? COLUMNS / PASS_LANES : COLUMNS;
     vec2 sum[COLUMNS];
     uint x_at[COLUMNS];
-    for (uint i = 0; i < COLUMNS; i++) {
+    for (uint i = 0; i < COLUMNS; i++)
         sum[i] = vec2(0);
-        x_at[i] = min(column + i, a.columns - 1) * a.x_stride * 4;
+    for (uint i = 0; i < HELD; i++) {
+        const uint mine = PASS && COLUMNS > 1 ? i * PASS_LANES + pass_lane() : i;
+        x_at[i] = min(column + mine, a.columns - 1) * a.x_stride * 4;
     }
     for (uint c = slice; c < chunks; c += SLICES) {
         const uint start = chunk_start(c) * 4;
@@ -80,7 +100,7 @@ void main()
         }
         vec2 d[SECTIONS], m[SECTIONS];
         weight_scales(p, c, d, m);
-        for (uint t = 0; t < STEPS; t++) {
+        [[unroll]] for (uint t = 0; t < STEPS; t++) {
             vec4 q0[SECTIONS], q1[SECTIONS];
             weight_quads(p, c, t, q0, q1);
             for (uint s = 0; s < SECTIONS; s++) {
@@ -88,9 +108,13 @@ void main()
                 q0[s] = q0[s] * d[s].x + m[s].x;
                 q1[s] = q1[s] * d[s].y + m[s].y;
 #endif
+                const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4;
+                vec4 x[COLUMNS];
+                for (uint i = 0; i < HELD; i++)
+                    x[i] = load_f32x4(a.x, x_at[i] + at);
                 for (uint i = 0; i < COLUMNS; i++) {
-                    const vec4 x = load_f32x4(a.x, x_at[i] + start + (s * SECTION_STRIDE + 4 * t) * 4);
-                    sum[i] += vec2(dot(x, q0[s]), dot(x, q1[s]));
+                    const vec4 of_column = PASS ? pass(x[i / PASS_LANES], i % PASS_LANES) : x[i];
+                    sum[i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));
                 }
             }
         }

@@ -3,7 +3,7 @@
 # Checks the format of all C files; --fix formats them.
 set -eu
 cd "$(dirname "$0")/.."
-files=$(git ls-files --cached --others --exclude-standard -- '*.c' '*.h' | sort -u)
+files=$(git ls-files --cached --others --exclude-standard -- '*.c' '*.h' ':!shaders' | sort -u)
 case ${1-} in
 --fix) clang-format -i $files ;;
 '') clang-format --dry-run -Werror $files ;;

@@ -12,7 +12,7 @@
 // The same tokens in other batches: other roundings of K and V to fp16, as in small_models_test.c.
 #define SAME_LOGITS 0.1
 
-enum { BATCH = 64, CONTEXT = 1000 }; // rings of 16 + 64 positions, rounded up
+enum { BATCH = 32, CONTEXT = 500 }; // rings of 16 + 32 positions, rounded up to 64
 
 static char folder[] = "/tmp/kim_session_XXXXXX";
 
@@ -113,28 +113,28 @@ static void test_cut(const small_model *m)
     kim_session *s = new_session(m->model, CONTEXT, BATCH);
     CHECK(!kim_session_logits(s) && !kim_session_position(s), "a new session is not empty");
     CHECK_OK(kim_session_cut(s, 0));
-    CHECK_OK(kim_session_append(s, m->ids, 300));
+    CHECK_OK(kim_session_append(s, m->ids, 150));
     float *logits = copy_logits(m, s);
-    CHECK_OK(kim_session_cut(s, 300)); // nothing is forgotten
-    check_unharmed(m, s, m->ids, 300, logits);
-    CHECK_FAILS(kim_session_cut(s, 301), KIM_ERR_ARGUMENT, "300");
-    check_unharmed(m, s, m->ids, 300, logits);
+    CHECK_OK(kim_session_cut(s, 150)); // nothing is forgotten
+    check_unharmed(m, s, m->ids, 150, logits);
+    CHECK_FAILS(kim_session_cut(s, 151), KIM_ERR_ARGUMENT, "150");
+    check_unharmed(m, s, m->ids, 150, logits);
     free(logits);
 
-    cut_and_append(m, s, 299, 1, "the last token");
-    cut_and_append(m, s, 295, 20, "within the last batch");
-    cut_and_append(m, s, 240, 3, "60 and more back");
-    cut_and_append(m, s, 100, 50, "beyond the rings");
-    cut_and_append(m, s, 90, 1, "a single token after a cut");
-    cut_and_append(m, s, 0, 130, "all of it");
+    cut_and_append(m, s, 149, 1, "the last token");
+    cut_and_append(m, s, 145, 20, "within the last batch");
+    cut_and_append(m, s, 120, 3, "40 back");
+    cut_and_append(m, s, 50, 25, "beyond the rings");
+    cut_and_append(m, s, 45, 1, "a single token after a cut");
+    cut_and_append(m, s, 0, 65, "all of it");
 
     // a cut, and another one before anything was read
     CHECK_OK(kim_session_cut(s, 0));
-    CHECK_OK(kim_session_append(s, m->ids, 400));
-    CHECK_OK(kim_session_cut(s, 390));
+    CHECK_OK(kim_session_append(s, m->ids, 200));
+    CHECK_OK(kim_session_cut(s, 190));
     CHECK_OK(kim_session_append(s, m->ids + 1, 1));
-    CHECK_OK(kim_session_cut(s, 380));
-    cut_and_append(m, s, 200, 70, "several cuts");
+    CHECK_OK(kim_session_cut(s, 180));
+    cut_and_append(m, s, 100, 35, "several cuts");
     kim_session_destroy(&s);
     CHECK(!s, "destroy left the pointer");
     kim_session_destroy(&s);
@@ -146,22 +146,22 @@ static void test_cut(const small_model *m)
 static void test_fork(const small_model *m)
 {
     printf("fork\n");
-    kim_session *a = session_of(m->model, m->ids, 200), *b = NULL, *c = NULL;
+    kim_session *a = session_of(m->model, m->ids, 100), *b = NULL, *c = NULL;
     float *logits = copy_logits(m, a);
     CHECK_OK(kim_session_fork(&b, a));
     CHECK(kim_session_context(b) == CONTEXT, "the fork's context is %u", kim_session_context(b));
-    check_unharmed(m, b, m->ids, 200, logits);
+    check_unharmed(m, b, m->ids, 100, logits);
 
-    int32_t *ids = other_past(m, 200, 290);
-    CHECK_OK(kim_session_append(b, ids + 200, 40)); // in turns: each has its own K and V
-    CHECK_OK(kim_session_append(a, m->ids + 200, 70));
-    CHECK_OK(kim_session_append(b, ids + 240, 50));
-    check_fresh(m, a, m->ids, 270, "the first goes on");
-    check_fresh(m, b, ids, 290, "the fork goes on its own way");
+    int32_t *ids = other_past(m, 100, 145);
+    CHECK_OK(kim_session_append(b, ids + 100, 20)); // in turns: each has its own K and V
+    CHECK_OK(kim_session_append(a, m->ids + 100, 35));
+    CHECK_OK(kim_session_append(b, ids + 120, 25));
+    check_fresh(m, a, m->ids, 135, "the first goes on");
+    check_fresh(m, b, ids, 145, "the fork goes on its own way");
     kim_session_destroy(&a);
     CHECK_OK(kim_session_fork(&c, b));
     kim_session_destroy(&b);
-    cut_and_append(m, c, 150, 20, "a fork's fork, alone, cut back");
+    cut_and_append(m, c, 75, 20, "a fork's fork, alone, cut back");
     kim_session_destroy(&c);
     free(logits);
     free(ids);
@@ -203,46 +203,54 @@ static void test_load(const small_model *m, const char *path)
     // rings and context of other sizes
     static const struct {
         uint32_t context, batch;
-    } shapes[] = { { CONTEXT, BATCH }, { 1500, 300 }, { 300, 1 }, { 250, 7 } };
-    kim_session *saved = session_of(m->model, m->ids, 250);
+    } shapes[] = { { CONTEXT, BATCH }, { 700, 150 }, { 150, 1 }, { 125, 7 } };
+    kim_session *saved = session_of(m->model, m->ids, 125);
     float *logits = copy_logits(m, saved);
     CHECK_OK(kim_session_save(saved, path));
-    check_unharmed(m, saved, m->ids, 250, logits);
-    CHECK_OK(kim_session_append(saved, m->ids + 250, 30));
-    check_fresh(m, saved, m->ids, 280, "the session that was saved goes on");
+    check_unharmed(m, saved, m->ids, 125, logits);
+    CHECK_OK(kim_session_append(saved, m->ids + 125, 15));
+    check_fresh(m, saved, m->ids, 140, "the session that was saved goes on");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         char what[64];
         kim_session *s = new_session(m->model, shapes[i].context, shapes[i].batch);
         snprintf(what, sizeof what, "loaded: context %u, batch %u", shapes[i].context,
                  shapes[i].batch);
         if (i)
-            CHECK_OK(kim_session_append(s, m->ids + 100, 150)); // is replaced
+            CHECK_OK(kim_session_append(s, m->ids + 50, 75)); // is replaced
         CHECK_OK(kim_session_load(s, path));
-        check_unharmed(m, s, m->ids, 250, logits);
-        if (shapes[i].context > 280) {
-            CHECK_OK(kim_session_append(s, m->ids + 250, 30));
-            check_fresh(m, s, m->ids, 280, what);
+        check_unharmed(m, s, m->ids, 125, logits);
+        if (shapes[i].context > 140) {
+            CHECK_OK(kim_session_append(s, m->ids + 125, 15));
+            check_fresh(m, s, m->ids, 140, what);
         }
-        cut_and_append(m, s, 248, 2, "and cut back by two");
+        cut_and_append(m, s, 123, 2, "and cut back by two");
+        CHECK_OK(kim_session_cut(s, 0));
+        CHECK_OK(
+            kim_session_append(s, m->ids + 1, 120)); // what the file lacks is now something else
         CHECK_OK(kim_session_load(s, path));
-        cut_and_append(m, s, 249, 1, "loaded again, and cut back by one");
-        cut_and_append(m, s, 60, 40, "and cut far back");
+        kim_session *fork = NULL;
+        CHECK_OK(kim_session_fork(&fork, s));
+        cut_and_append(m, fork, 105, 3, "a fork of it, cut back beyond what the file has");
+        kim_session_destroy(&fork);
+        cut_and_append(m, s, 124, 1, "loaded again, and cut back by one");
+        cut_and_append(m, s, 105, 3, "and cut back beyond what the file has");
+        cut_and_append(m, s, 30, 20, "and cut far back");
         kim_session_destroy(&s);
     }
-    kim_session *small = new_session(m->model, 249, BATCH);
-    CHECK_FAILS(kim_session_load(small, path), KIM_ERR_CONTEXT_FULL, "250");
+    kim_session *small = new_session(m->model, 124, BATCH);
+    CHECK_FAILS(kim_session_load(small, path), KIM_ERR_CONTEXT_FULL, "125");
     kim_session_destroy(&small);
 
     // after a cut there are no logits to save; far back, the rings must be made whole first
-    CHECK_OK(kim_session_cut(saved, 270));
+    CHECK_OK(kim_session_cut(saved, 130));
     CHECK_OK(kim_session_save(saved, in_folder("cut")));
     CHECK_OK(kim_session_load(saved, in_folder("cut")));
-    CHECK(kim_session_position(saved) == 270 && !kim_session_logits(saved), "a cut was not kept");
-    CHECK_OK(kim_session_cut(saved, 120));
+    CHECK(kim_session_position(saved) == 130 && !kim_session_logits(saved), "a cut was not kept");
+    CHECK_OK(kim_session_cut(saved, 60));
     CHECK_OK(kim_session_save(saved, in_folder("cut")));
     CHECK_OK(kim_session_load(saved, in_folder("cut")));
-    CHECK_OK(kim_session_append(saved, m->ids + 120, 10));
-    check_fresh(m, saved, m->ids, 130, "saved after a cut");
+    CHECK_OK(kim_session_append(saved, m->ids + 60, 10));
+    check_fresh(m, saved, m->ids, 70, "saved after a cut");
 
     // an empty one, over a file that is there
     CHECK_OK(kim_session_cut(saved, 0));

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+// Which pipeline an operation takes on a device: the one table of shaders and their constants.
+#include "ops_pipelines.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_COLUMNS 16 // of one workgroup of matmul
+#define MAX_QUERIES 16 // of one workgroup of attention
+#define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
+#define SPLIT_ROWS 8   // few
+#define MAX_SPLITS 8
+
+// On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
+// one or two subgroups.
+static uint32_t workgroup(const kim_gpu *g, uint32_t of_gpu)
+{
+    return g->info.type == KIM_DEVICE_CPU ? 8 : of_gpu;
+}
+
+static uint32_t weight_index(const weight_type *type)
+{
+    return (uint32_t)(type - weight_types);
+}
+
+// Few columns: lanes share each sum, and the weights are read once. Many: lanes share columns.
+pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
+                             uint32_t columns)
+{
+    const bool cpu = g->info.type == KIM_DEVICE_CPU;
+    uint32_t at_once = columns > 1 && g->pass ? 8 : 1; // eight lanes load for eight columns
+    while (at_once < columns && at_once < MAX_COLUMNS)
+        at_once *= 2;
+    const bool few = at_once <= 8;
+    const uint32_t slices = !cpu && few ? 8 : 1, groups = !cpu && !few ? 8 : 1;
+    const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
+    return (pipeline_key){
+        .variant = first + weight_index(type),
+        .constants = { 8 * groups * slices, at_once, slices, groups },
+    };
+}
+
+pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type)
+{
+    return (pipeline_key){ KIM_VARIANT_EMBED_F32 + weight_index(type), { workgroup(g, 64) } };
+}
+
+pipeline_key norm_pipeline(const kim_gpu *g, bool add)
+{
+    return (pipeline_key){ add ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM, { workgroup(g, 128) } };
+}
+
+pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head)
+{
+    return (pipeline_key){ KIM_VARIANT_ROPE, { workgroup(g, 64), head } };
+}
+
+uint32_t attention_splits(uint32_t keys, uint32_t rows)
+{
+    const uint32_t splits = keys / SPLIT_KEYS;
+    return rows > SPLIT_ROWS || splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
+}
+
+// Heads that one workgroup takes: as many as share a kv head, as far as they fit.
+static uint32_t heads_at_once(const head_shape *s)
+{
+    const uint32_t group = s->heads / s->kv_heads;
+    uint32_t n = group < MAX_QUERIES ? group : MAX_QUERIES;
+    while (group % n)
+        n--;
+    return n;
+}
+
+pipeline_key attention_pipeline(const head_shape *s, uint32_t rows, uint32_t keys)
+{
+    const uint32_t group = heads_at_once(s);
+    uint32_t queries = 1;
+    while (queries < MAX_QUERIES && queries < rows * group)
+        queries *= 2;
+    return (pipeline_key){
+        .variant = KIM_VARIANT_ATTENTION,
+        .constants = { KEY_BLOCK, s->head, queries, group, attention_splits(keys, rows) },
+    };
+}
+
+pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head)
+{
+    return (pipeline_key){ KIM_VARIANT_COMBINE, { workgroup(g, 64), head } };
+}
+
+pipeline_key geglu_pipeline(const kim_gpu *g)
+{
+    return (pipeline_key){ KIM_VARIANT_GEGLU, { workgroup(g, 128) } };
+}
+
+pipeline_key score_pipeline(const kim_gpu *g)
+{
+    return (pipeline_key){ KIM_VARIANT_SCORE, { workgroup(g, 128) } };
+}
+
+// --------------------------------------------------------------------------------------- list
+
+typedef struct key_list {
+    pipeline_key *keys;
+    uint32_t count, room;
+} key_list;
+
+static kim_err add_key(key_list *l, pipeline_key key)
+{
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; i < l->count; i++)
+        if (!memcmp(&l->keys[i], &key, sizeof key))
+            return KIM_OK;
+    if (l->count == l->room) {
+        const uint32_t room = 2 * l->room + 64;
+        pipeline_key *keys = realloc(l->keys, room * sizeof *keys);
+        REQUIRE_MEMORY(keys);
+        l->keys = keys;
+        l->room = room;
+    }
+    l->keys[l->count++] = key;
+error:
+    return err;
+}
+
+static kim_err add_matmuls(key_list *l, const kim_gpu *g, const ops_needs *needs)
+{
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++) {
+        const weight_type *type = &weight_types[i];
+        for (uint32_t rows = 1; rows <= needs->rows; rows *= 2) {
+            if (needs->matmul >> i & 1)
+                TRY(add_key(l, matmul_pipeline(g, type, false, rows)));
+            if (needs->paired >> i & 1)
+                TRY(add_key(l, matmul_pipeline(g, type, true, rows)));
+        }
+        if (needs->embed >> i & 1)
+            TRY(add_key(l, embed_pipeline(g, type)));
+    }
+error:
+    return err;
+}
+
+static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *needs)
+{
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; i < needs->n_shapes; i++) {
+        const head_shape *s = &needs->shapes[i];
+        TRY(add_key(l, rope_pipeline(g, s->head)));
+        for (uint32_t k = 0; k < needs->n_keys; k++) {
+            if (attention_splits(needs->keys[k], 1) > 1)
+                TRY(add_key(l, combine_pipeline(g, s->head)));
+            for (uint32_t rows = 1; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
+                TRY(add_key(l, attention_pipeline(s, rows, needs->keys[k])));
+        }
+    }
+error:
+    return err;
+}
+
+kim_err ops_list_pipelines(const kim_gpu *g, const ops_needs *needs, pipeline_key **keys,
+                           uint32_t *count)
+{
+    kim_err err = KIM_OK;
+    key_list l = { 0 };
+    TRY(add_matmuls(&l, g, needs));
+    TRY(add_attentions(&l, g, needs));
+    TRY(add_key(&l, norm_pipeline(g, false)));
+    TRY(add_key(&l, norm_pipeline(g, true)));
+    TRY(add_key(&l, geglu_pipeline(g)));
+    TRY(add_key(&l, score_pipeline(g)));
+    *keys = l.keys;
+    *count = l.count;
+    return KIM_OK;
+error:
+    free(l.keys);
+    return err;
+}

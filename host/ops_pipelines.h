@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// Which pipeline an operation takes on a device: the one table of shaders and their constants.
+#ifndef KIM_OPS_PIPELINES_H
+#define KIM_OPS_PIPELINES_H
+
+#include "ops.h"
+
+// Places in pipeline_key.constants, as the shaders declare them; 0 is the workgroup's size.
+enum {
+    MATMUL_COLUMNS = 1,
+    MATMUL_SLICES,
+    MATMUL_GROUPS,
+    ATTENTION_HEAD = 1,
+    ATTENTION_QUERIES,
+    ATTENTION_GROUP,
+    ATTENTION_SPLITS,
+};
+
+pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
+                             uint32_t columns);
+pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
+pipeline_key norm_pipeline(const kim_gpu *g, bool add);
+pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);
+pipeline_key attention_pipeline(const head_shape *shape, uint32_t rows, uint32_t keys);
+pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
+pipeline_key geglu_pipeline(const kim_gpu *g);
+pipeline_key score_pipeline(const kim_gpu *g);
+
+// Into how many parts attention cuts its keys. It depends on the room of the cache and not on the
+// keys in it: a recorded stream stays valid.
+uint32_t attention_splits(uint32_t keys, uint32_t rows);
+
+// What a program will ask of the operations.
+typedef struct ops_needs {
+    uint32_t matmul, paired, embed; // sets of weight types: bit i is weight_types[i]
+    const head_shape *shapes;       // [n_shapes]
+    uint32_t n_shapes;
+    const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache
+    uint32_t n_keys;
+    uint32_t rows; // of a step, at most
+} ops_needs;
+
+// All pipelines that these needs can come to, for pipeline_get_all; each once.
+//
+// keys: [*count], to be freed by the caller
+kim_err ops_list_pipelines(const kim_gpu *g, const ops_needs *needs, pipeline_key **keys,
+                           uint32_t *count);
+
+#endif

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+// Makes every pipeline that models of all sizes come to, and prints what the driver's compiler says.
+// Submits nothing, so drivers that only compile will do.
+//   pipelines_tool [--device D] [--mode address|table] [--fail-on-spill] [--all]
+//
+// One line of CSV a pipeline; figures that a driver does not give are empty. The name holds the
+// constants: workgroup, then as the shader declares them. --all: every figure by the driver's own name.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/ops_pipelines.h"
+#include "host/pipeline_statistics.h"
+
+enum column {
+    REGISTERS,
+    SCALAR_REGISTERS,
+    SPILLS, // summed over kinds
+    SHARED_BYTES,
+    OCCUPANCY,
+    INSTRUCTIONS,
+    THROUGHPUT,
+    COLUMNS,
+};
+
+// What drivers call it: AMD (RADV), NVIDIA (NVK), Intel (ANV), Qualcomm, Apple; in lower case
+static const struct {
+    const char *name;
+    enum column column;
+} names[] = {
+    { "vgprs", REGISTERS },
+    { "number of gprs", REGISTERS },
+    { "gprs", REGISTERS },
+    { "max live registers", REGISTERS },
+    { "full registers", REGISTERS },
+    { "sgprs", SCALAR_REGISTERS },
+    { "spilled sgprs", SPILLS },
+    { "spilled vgprs", SPILLS },
+    { "spill count", SPILLS },
+    { "spills to memory", SPILLS },
+    { "lds size", SHARED_BYTES },
+    { "shared memory size", SHARED_BYTES },
+    { "workgroup memory size", SHARED_BYTES },
+    { "subgroups per simd", OCCUPANCY },
+    { "max warps/sm", OCCUPANCY },
+    { "max waves per core", OCCUPANCY },
+    { "instructions", INSTRUCTIONS },
+    { "instruction count", INSTRUCTIONS },
+    { "inverse throughput", THROUGHPUT },
+    { "cycle count", THROUGHPUT },
+    { "static cycle count", THROUGHPUT },
+};
+
+typedef struct row {
+    double values[COLUMNS];
+    bool present[COLUMNS];
+    bool all;
+} row;
+
+static bool same_without_case(const char *a, const char *b)
+{
+    while (*a && *b && (*a | 0x20) == (*b | 0x20))
+        a++, b++;
+    return *a == *b;
+}
+
+static void take(void *user, const char *name, double value)
+{
+    row *r = user;
+    if (r->all)
+        fprintf(stderr, "    %s = %g\n", name, value);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (same_without_case(name, names[i].name)) {
+            r->values[names[i].column] += value;
+            r->present[names[i].column] = true;
+        }
+}
+
+typedef struct options {
+    const char *device;
+    kim_memory_mode mode;
+    bool fail_on_spill, all;
+} options;
+
+// The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of everything.
+static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+{
+    static const head_shape shapes[] = {
+        { 4, 1, 256 }, { 8, 4, 256 }, { 16, 8, 256 }, { 32, 16, 128 }, { 8, 1, 64 }, { 6, 2, 96 },
+    };
+    static const uint32_t keys_seen[] = { 512, 1024, 2048, 131072 };
+    const uint32_t every = (1u << WEIGHT_TYPE_COUNT) - 1;
+    const ops_needs needs = {
+        .matmul = every,
+        .paired = every,
+        .embed = every,
+        .shapes = shapes,
+        .n_shapes = sizeof shapes / sizeof *shapes,
+        .keys = keys_seen,
+        .n_keys = sizeof keys_seen / sizeof *keys_seen,
+        .rows = 512,
+    };
+    return ops_list_pipelines(gpu, &needs, keys, count);
+}
+
+static bool print_pipeline(kim_gpu *gpu, const pipeline_key *key, const options *o)
+{
+    char name[128];
+    row r = { .all = o->all };
+    pipeline_name(key, name, sizeof name);
+    if (r.all)
+        fprintf(stderr, "%s\n", name);
+    if (pipeline_statistics(gpu, key, take, &r)) {
+        fprintf(stderr, "%s: %s\n", name, kim_error_text());
+        return false;
+    }
+    printf("%s", name);
+    for (uint32_t i = 0; i < COLUMNS; i++)
+        if (r.present[i])
+            printf(",%g", r.values[i]);
+        else
+            printf(",");
+    printf("\n");
+    if (o->fail_on_spill && r.values[SPILLS] > 0)
+        fprintf(stderr, "%s: spills %g registers\n", name, r.values[SPILLS]);
+    return !o->fail_on_spill || r.values[SPILLS] == 0;
+}
+
+static void parse(options *o, int argc, char **argv)
+{
+    *o = (options){ 0 };
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(argv[i], "--fail-on-spill")) {
+            o->fail_on_spill = true;
+        } else if (!strcmp(argv[i], "--all")) {
+            o->all = true;
+        } else if (!strcmp(argv[i], "--device")) {
+            o->device = value;
+            i++;
+        } else if (!strcmp(argv[i], "--mode")) {
+            o->mode = strcmp(value, "table") ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE;
+            i++;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    options o;
+    kim_gpu *gpu = NULL;
+    pipeline_key *keys = NULL;
+    uint32_t count = 0;
+    bool right = true;
+    parse(&o, argc, argv);
+    const kim_gpu_params params = { .device = o.device, .memory_mode = o.mode, .cache_dir = "" };
+    if (gpu_create(&gpu, &params, true) || list_all(gpu, &keys, &count)) {
+        fprintf(stderr, "%s\n", kim_error_text());
+        kim_gpu_destroy(&gpu);
+        return 1;
+    }
+    if (!gpu->statistics)
+        fprintf(stderr, "%s: the driver gives no figures\n", kim_gpu_info(gpu)->name);
+    printf("pipeline,registers,scalar_registers,spills,shared_bytes,occupancy,instructions,"
+           "throughput\n");
+    for (uint32_t i = 0; i < count; i++)
+        right = print_pipeline(gpu, &keys[i], &o) && right;
+    free(keys);
+    kim_gpu_destroy(&gpu);
+    return right ? 0 : 1;
+}
