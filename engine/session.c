@@ -5,6 +5,7 @@
 #include "sampler.h"
 
 #include "host/error.h"
+#include "host/ops_pipelines.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,44 @@ static kim_err fill_zero(kim_session *s)
     TRY(stream_submit(st));
     TRY(stream_reset(st));
 error:
+    return err;
+}
+
+static uint32_t weight_bits(const linear *l)
+{
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < l->n_parts; i++)
+        bits |= 1u << (l->parts[i].type - weight_types);
+    return bits;
+}
+
+// Makes all pipelines of this session now and at once, not one by one in the middle of an answer.
+static kim_err create_pipelines(const kim_session *s)
+{
+    kim_err err = KIM_OK;
+    const kim_model *m = s->model;
+    const head_shape shape = { m->arch.heads, m->arch.kv_heads, m->arch.head };
+    const uint32_t keys[2] = { m->arch.window ? m->arch.window : s->context, s->context };
+    ops_needs needs = {
+        .matmul = weight_bits(&m->embedding),
+        .embed = weight_bits(&m->embedding),
+        .shapes = &shape,
+        .n_shapes = 1,
+        .keys = keys,
+        .n_keys = 2,
+        .rows = s->batch,
+    };
+    for (uint32_t i = 0; i < m->arch.layers; i++) {
+        const layer_weights *w = &m->layers[i];
+        needs.matmul |= weight_bits(&w->qkv) | weight_bits(&w->o) | weight_bits(&w->down);
+        *(w->gate_up.paired ? &needs.paired : &needs.matmul) |= weight_bits(&w->gate_up);
+    }
+    pipeline_key *list = NULL;
+    uint32_t count;
+    TRY(ops_list_pipelines(m->gpu, &needs, &list, &count));
+    TRY(pipeline_get_all(m->gpu, list, count));
+error:
+    free(list);
     return err;
 }
 
@@ -51,6 +90,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     TRY(pool_commit(&s->memory.activations, model->gpu));
     TRY(pool_commit(&s->memory.upload, model->gpu));
     TRY(pool_commit(&s->memory.readback, model->gpu));
+    TRY(create_pipelines(s));
     TRY(stream_create(&s->decode.st, model->gpu));
     TRY(stream_create(&s->prompt.st, model->gpu));
     TRY(fill_zero(s));
