@@ -114,9 +114,6 @@ static kim_err scores(const forward *f, uint32_t scored)
         TRY(op_score(f->st, &mem->logits, &mem->control, &to, f->m->arch.vocab,
                      (const uint32_t[3]){ n, first, scored }));
     }
-    const span from = span_part(&mem->scores, 0, f->rows * 16ull);
-    const span to = span_part(&mem->scores_back, 0, f->rows * 16ull);
-    TRY(stream_copy(f->st, &to, &from));
 error:
     return err;
 }
@@ -135,6 +132,13 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
     if (output != STEP_NOTHING) {
         TRY(logits(&f, rows - 1, 1));
         TRY(stream_copy(st, &mem->logits_back, &mem->logits));
+    }
+    if (output == STEP_SCORES) {
+        // After all dispatches: to the validation layers every dispatch reads and writes all blocks of
+        // the table, and a copy between two of them without a barrier is a hazard.
+        const span from = span_part(&mem->scores, 0, rows * 16ull);
+        const span to = span_part(&mem->scores_back, 0, rows * 16ull);
+        TRY(stream_copy(st, &to, &from));
     }
 error:
     return err;

@@ -101,10 +101,12 @@ static void describe_driver(const VkPhysicalDeviceProperties *p,
     }
 }
 
-// The baseline of shaders/memory.glsl: the sentence names the first thing that is missing.
+// The baseline of the shaders: the sentence names the first thing that is missing.
 static void check_baseline(VkPhysicalDevice physical, const VkPhysicalDeviceProperties *p,
                            const VkPhysicalDeviceFeatures *f,
-                           const VkPhysicalDeviceVulkan12Features *f12, kim_device_info *info)
+                           const VkPhysicalDeviceVulkan12Features *f12,
+                           const VkPhysicalDeviceSubgroupProperties *subgroup,
+                           kim_device_info *info)
 {
     VkQueueFamilyProperties families[32];
     uint32_t n = 32;
@@ -123,6 +125,10 @@ static void check_baseline(VkPhysicalDevice physical, const VkPhysicalDeviceProp
         snprintf(problem, size, "has no compute queue");
     else if (!f12->timelineSemaphore)
         snprintf(problem, size, "lacks timeline semaphores");
+    else if (!(subgroup->supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) ||
+             !(subgroup->supportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT) ||
+             !f12->subgroupBroadcastDynamicId)
+        snprintf(problem, size, "lacks broadcasts in subgroups of compute shaders");
     else if (!info->buffer_device_address && !f->shaderStorageBufferArrayDynamicIndexing)
         snprintf(problem, size,
                  "has neither buffer device addresses with 64-bit integers nor "
@@ -209,7 +215,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->calibrated_timestamps = has_extension(&list, VK_EXT_CALIBRATED_TIMESTAMPS_EXTENSION_NAME);
     info->memory_budget = has_extension(&list, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     describe_memory(physical, info->memory_budget, info);
-    check_baseline(physical, p, &features.features, &f12, info);
+    check_baseline(physical, p, &features.features, &f12, &subgroup, info);
     free(list.items);
 }
 

@@ -41,7 +41,7 @@ typedef struct kim_device_info {
     bool usable;       // has the baseline
     char problem[256]; // usable: ""; else one sentence: what it lacks
     bool chosen;       // the default choice
-    char reason[256];  // why it is, or is not, the default choice
+    char reason[320];  // why it is, or is not, the default choice
     // optional features, used where present
     bool buffer_device_address; // with 64-bit integers in shaders
     bool float16, int8, integer_dot_product;

@@ -212,7 +212,7 @@ kim_err op_attention(stream *st, const attention_params *p)
     kim_err err = KIM_OK;
     const head_shape *s = &p->shape;
     const uint32_t keys = keys_seen(p->cache);
-    const pipeline_key key = attention_pipeline(s, p->rows, keys);
+    const pipeline_key key = attention_pipeline(stream_gpu(st), s, p->rows, keys);
     const uint32_t group = key.constants[ATTENTION_GROUP];
     const uint32_t splits = key.constants[ATTENTION_SPLITS];
     const span *to = splits > 1 ? p->partial : p->y;
@@ -284,7 +284,7 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
     };
     const access accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
     const dispatch d = {
-        .key = score_pipeline(stream_gpu(st)),
+        .key = score_pipeline(),
         .args = &args,
         .args_bytes = sizeof args,
         .groups = { rows_first_tokens[0], 1, 1 },

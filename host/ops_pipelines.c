@@ -71,10 +71,10 @@ static uint32_t heads_at_once(const head_shape *s)
     return n;
 }
 
-pipeline_key attention_pipeline(const head_shape *s, uint32_t rows, uint32_t keys)
+pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *s, uint32_t rows, uint32_t keys)
 {
     const uint32_t group = heads_at_once(s);
-    uint32_t queries = 1;
+    uint32_t queries = g->pass ? 8 : 1;
     while (queries < MAX_QUERIES && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
@@ -93,9 +93,10 @@ pipeline_key geglu_pipeline(const kim_gpu *g)
     return (pipeline_key){ KIM_VARIANT_GEGLU, { workgroup(g, 128) } };
 }
 
-pipeline_key score_pipeline(const kim_gpu *g)
+pipeline_key score_pipeline(void)
 {
-    return (pipeline_key){ KIM_VARIANT_SCORE, { workgroup(g, 128) } };
+    // of many lanes on a CPU too: lavapipe 22 ends loops after 65,535 turns
+    return (pipeline_key){ KIM_VARIANT_SCORE, { 128 } };
 }
 
 // --------------------------------------------------------------------------------------- list
@@ -151,7 +152,7 @@ static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *ne
             if (attention_splits(needs->keys[k], 1) > 1)
                 TRY(add_key(l, combine_pipeline(g, s->head)));
             for (uint32_t rows = 1; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
-                TRY(add_key(l, attention_pipeline(s, rows, needs->keys[k])));
+                TRY(add_key(l, attention_pipeline(g, s, rows, needs->keys[k])));
         }
     }
 error:
@@ -168,7 +169,7 @@ kim_err ops_list_pipelines(const kim_gpu *g, const ops_needs *needs, pipeline_ke
     TRY(add_key(&l, norm_pipeline(g, false)));
     TRY(add_key(&l, norm_pipeline(g, true)));
     TRY(add_key(&l, geglu_pipeline(g)));
-    TRY(add_key(&l, score_pipeline(g)));
+    TRY(add_key(&l, score_pipeline()));
     *keys = l.keys;
     *count = l.count;
     return KIM_OK;

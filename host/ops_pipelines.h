@@ -21,10 +21,11 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
 pipeline_key norm_pipeline(const kim_gpu *g, bool add);
 pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);
-pipeline_key attention_pipeline(const head_shape *shape, uint32_t rows, uint32_t keys);
+pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *shape, uint32_t rows,
+                                uint32_t keys);
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
-pipeline_key score_pipeline(const kim_gpu *g);
+pipeline_key score_pipeline(void);
 
 // Into how many parts attention cuts its keys. It depends on the room of the cache and not on the
 // keys in it: a recorded stream stays valid.

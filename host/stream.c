@@ -106,6 +106,10 @@ static bool overlap(const span *a, const span *b)
 // writes what one of them reads or writes.
 static bool needs_barrier(const stream *st, const command *c)
 {
+    // In table mode a dispatch touches every block as far as the validation layers can see, and two
+    // without a barrier between them are a hazard to them. What is apart, tests/gpu_test.c checks.
+    if (st->gpu->params.validation && !st->gpu->address)
+        return st->n_pending > 0;
     for (uint32_t i = 0; i < c->n_accesses; i++)
         for (uint32_t j = 0; j < (c->joined ? st->joinable : st->n_pending); j++)
             if ((c->accesses[i].write || st->pending[j].write) &&

@@ -100,7 +100,7 @@ void main()
         }
         vec2 d[SECTIONS], m[SECTIONS];
         weight_scales(p, c, d, m);
-        [[unroll]] for (uint t = 0; t < STEPS; t++) {
+        for (uint t = 0; t < STEPS; t++) {
             vec4 q0[SECTIONS], q1[SECTIONS];
             weight_quads(p, c, t, q0, q1);
             for (uint s = 0; s < SECTIONS; s++) {

@@ -151,7 +151,9 @@ uint byte_of(uint w, uint i)
 // the 16 levels -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, as bytes
 int iq4_level(uint q)
 {
-    const uint w = q < 8 ? (q < 4 ? 0xbfad9881u : 0xf6eaddcfu) : (q < 12 ? 0x26190d01u : 0x71594535u);
+    // selects, not branches: SwiftShader takes minutes over those
+    const bool odd = (q & 4u) != 0;
+    const uint w = mix(mix(0xbfad9881u, 0xf6eaddcfu, odd), mix(0x26190d01u, 0x71594535u, odd), q >= 8);
     return int(w << (24 - 8 * (q & 3u))) >> 24;
 }
 

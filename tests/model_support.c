@@ -11,7 +11,7 @@ static void usage(const char *program)
 {
     fprintf(stderr,
             "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
-            "[--validation] [--limit N] [--odd N] [--single N]\n",
+            "[--validation] [--limit N] [--odd N] [--single N] [--prompts N]\n",
             program);
     exit(2);
 }
@@ -43,6 +43,8 @@ void model_options_read(model_options *o, int argc, char **argv)
             o->odd = (uint32_t)strtoul(value, NULL, 10);
         } else if (value && !strcmp(argv[i], "--single")) {
             o->single = (uint32_t)strtoul(value, NULL, 10);
+        } else if (value && !strcmp(argv[i], "--prompts")) {
+            o->prompts = (uint32_t)strtoul(value, NULL, 10);
         } else {
             usage(argv[0]);
         }

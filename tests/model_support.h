@@ -7,12 +7,13 @@
 #include "text_support.h"
 
 // TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation] [--limit N] [--odd N]
-// [--single N]; KIM_VALIDATION in the environment is --validation.
+// [--single N] [--prompts N]; KIM_VALIDATION in the environment is --validation.
 typedef struct model_options {
     const char *tests_folder, *model_path, *device;
     kim_memory_mode mode;
     bool validation;
     uint32_t limit, odd, single; // tokens: in batches of 512, in odd batches, one by one
+    uint32_t prompts;            // short ones
 } model_options;
 
 // The defaults are what `o` has. Ends the program with 2 if the arguments are wrong.

@@ -3,11 +3,12 @@
 // several languages, greedy continuations; in batches and token by token.
 //
 //   model_test TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation]
-//              [--limit N] [--odd N] [--single N]
+//              [--limit N] [--odd N] [--single N] [--prompts N]
 //
-// --limit:  tokens of the running text read in batches of 512   (default: all)
-// --odd:    in batches of 37                                    (default: 700; 0: none)
-// --single: one by one                                          (default: 600; 0: none)
+// --limit:   tokens of the running text read in batches of 512  (default: all)
+// --odd:     in batches of 37                                   (default: 700; 0: none)
+// --single:  one by one                                         (default: 600; 0: none)
+// --prompts: how many of the short prompts                      (default: all; 0: none)
 //
 // 512 positions make a window; batches of 37 and of 1 have rings of 576, which wrap in less.
 #include "model_support.h"
@@ -228,7 +229,7 @@ static void test_memory(kim_model *model, kim_gpu *gpu)
 
 int main(int argc, char **argv)
 {
-    model_options o = { .limit = UINT32_MAX, .odd = 700, .single = 600 };
+    model_options o = { .limit = UINT32_MAX, .odd = 700, .single = 600, .prompts = UINT32_MAX };
     model_options_read(&o, argc, argv);
     FILE *file = o.model_path ? fopen(o.model_path, "rb") : NULL;
     if (!file) {
@@ -245,8 +246,11 @@ int main(int argc, char **argv)
     CHECK_OK(kim_model_open(&model, gpu, o.model_path, NULL));
     printf("model opened in %.1f s\n", seconds_now() - start);
     test_memory(model, gpu);
-    test_continuations(model, all + 1, n - 1);
-    test_prompts(model, all + 1, n - 1);
+    const uint32_t prompts = o.prompts < n - 1 ? o.prompts : n - 1;
+    if (prompts) {
+        test_continuations(model, all + 1, prompts);
+        test_prompts(model, all + 1, prompts);
+    }
     if (o.limit)
         test_batches(model, all, o.limit, 512);
     if (o.odd)
