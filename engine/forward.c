@@ -134,8 +134,8 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
         TRY(stream_copy(st, &mem->logits_back, &mem->logits));
     }
     if (output == STEP_SCORES) {
-        // After all dispatches: to the validation layers every dispatch reads and writes all blocks of
-        // the table, and a copy between two of them without a barrier is a hazard.
+        // After all dispatches: to the validation layers every dispatch reads and writes all blocks
+        // of the table, and a copy between two of them without a barrier is a hazard.
         const span from = span_part(&mem->scores, 0, rows * 16ull);
         const span to = span_part(&mem->scores_back, 0, rows * 16ull);
         TRY(stream_copy(st, &to, &from));

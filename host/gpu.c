@@ -306,8 +306,9 @@ kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
     if (g->params.validation)
         TRY(create_messenger(g));
     TRY(open_physical(g, &g->params));
-    g->statistics = statistics &&
-                    has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+    g->statistics =
+        statistics &&
+        has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     TRY(create_device(g));
     TRY(create_layout(g));
     TRY(pipeline_table_create(g, g->params.cache_dir));

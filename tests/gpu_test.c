@@ -69,20 +69,41 @@ static void close_gpu(kim_gpu **gpu)
 static void test_choice(void)
 {
     kim_device_info infos[4] = {
-        { .index = 0, .name = "Fast One 100", .uuid = "00000000-0000-0000-0000-00000000000a",
-          .type = KIM_DEVICE_DISCRETE, .memory = 1ull << 30, .usable = true },
-        { .index = 1, .name = "Fast One 200", .uuid = "00000000-0000-0000-0000-00000000000b",
-          .type = KIM_DEVICE_DISCRETE, .memory = 2ull << 30, .usable = true, .chosen = true },
-        { .index = 2, .name = "Slow", .uuid = "00000000-0000-0000-0000-00000000000c",
-          .type = KIM_DEVICE_CPU, .memory = 8ull << 30, .usable = true },
-        { .index = 3, .name = "Old", .uuid = "00000000-0000-0000-0000-00000000000d",
-          .type = KIM_DEVICE_DISCRETE, .problem = "has no 16-bit storage" },
+        { .index = 0,
+          .name = "Fast One 100",
+          .uuid = "00000000-0000-0000-0000-00000000000a",
+          .type = KIM_DEVICE_DISCRETE,
+          .memory = 1ull << 30,
+          .usable = true },
+        { .index = 1,
+          .name = "Fast One 200",
+          .uuid = "00000000-0000-0000-0000-00000000000b",
+          .type = KIM_DEVICE_DISCRETE,
+          .memory = 2ull << 30,
+          .usable = true,
+          .chosen = true },
+        { .index = 2,
+          .name = "Slow",
+          .uuid = "00000000-0000-0000-0000-00000000000c",
+          .type = KIM_DEVICE_CPU,
+          .memory = 8ull << 30,
+          .usable = true },
+        { .index = 3,
+          .name = "Old",
+          .uuid = "00000000-0000-0000-0000-00000000000d",
+          .type = KIM_DEVICE_DISCRETE,
+          .problem = "has no 16-bit storage" },
     };
     static const struct {
         const char *wanted;
         uint32_t index;
     } cases[] = {
-        { NULL, 1 }, { "0", 0 }, { "2", 2 }, { "fast one", 1 }, { "100", 0 }, { "SLOW", 2 },
+        { NULL, 1 },
+        { "0", 0 },
+        { "2", 2 },
+        { "fast one", 1 },
+        { "100", 0 },
+        { "SLOW", 2 },
         { "00000000-0000-0000-0000-00000000000C", 2 },
     };
     uint32_t chosen;
@@ -231,13 +252,13 @@ static void test_barriers(kim_memory_mode mode)
     MUST(stream_wait(st));
 
     MUST(stream_fill(st, &s[0], 7));
-    MUST(stream_fill(st, &s[1], 8));        // independent
-    MUST(stream_copy(st, &s[2], &s[0]));    // reads 0: waits
-    MUST(stream_copy(st, &s[3], &s[0]));    // reads what was read: goes along
+    MUST(stream_fill(st, &s[1], 8));     // independent
+    MUST(stream_copy(st, &s[2], &s[0])); // reads 0: waits
+    MUST(stream_copy(st, &s[3], &s[0])); // reads what was read: goes along
     MUST(stream_copy(st, &s[4], &s[1]));
-    MUST(stream_fill(st, &s[0], 9));        // writes what was read: waits
-    MUST(stream_copy(st, &s[5], &s[2]));    // written before that barrier: goes along
-    MUST(stream_copy(st, &s[1], &s[0]));    // waits
+    MUST(stream_fill(st, &s[0], 9));     // writes what was read: waits
+    MUST(stream_copy(st, &s[5], &s[2])); // written before that barrier: goes along
+    MUST(stream_copy(st, &s[1], &s[0])); // waits
     MUST(stream_submit(st));
     MUST(stream_wait(st));
     stream_get_stats(st, &stats);
@@ -281,14 +302,14 @@ static void add_norm(stream *st, const span *x, const span *w, const span *h, do
     };
     const access accesses[] = { READS(*x), READS(*w), WRITES(*h) };
     MUST(stream_dispatch(st, &(dispatch){
-        .key = { KIM_VARIANT_NORM, { 8 } },
-        .args = &args,
-        .args_bytes = sizeof args,
-        .groups = { 1, 1, 1 },
-        .work = work,
-        .accesses = accesses,
-        .n_accesses = 3,
-    }));
+                                 .key = { KIM_VARIANT_NORM, { 8 } },
+                                 .args = &args,
+                                 .args_bytes = sizeof args,
+                                 .groups = { 1, 1, 1 },
+                                 .work = work,
+                                 .accesses = accesses,
+                                 .n_accesses = 3,
+                             }));
 }
 
 // The work that is claimed is cut by a guess first, then by what was measured; answers stay right.
@@ -321,13 +342,14 @@ static void test_cuts(void)
         MUST(stream_wait(st));
         for (int i = 0; i < WORDS; i++) {
             const double got = ((float *)span_map(&h[2]))[i];
-            CHECK(got > i * (1 - 1e-6) - 1e-6 && got < i * (1 + 1e-6) + 1e-6, "h[%d] is %g", i, got);
+            CHECK(got > i * (1 - 1e-6) - 1e-6 && got < i * (1 + 1e-6) + 1e-6, "h[%d] is %g", i,
+                  got);
         }
     }
     stream_get_stats(st, &stats);
     if (stats.last_seconds > 0) // else there are no timestamps to learn from
-        CHECK(stats.list_submits == 1 || stats.last_seconds > 0.03,
-              "%u submits of %g s in all", stats.list_submits, stats.last_seconds);
+        CHECK(stats.list_submits == 1 || stats.last_seconds > 0.03, "%u submits of %g s in all",
+              stats.list_submits, stats.last_seconds);
     stream_destroy(&st);
     pool_destroy(&p);
     close_gpu(&gpu);

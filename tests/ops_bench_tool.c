@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Times the operations at the shapes of a 270M model: the best of several runs.
-//   ops_bench_tool [--device D] [--mode address|table] [--type NAME] [--op matmul|vocabulary|attention]
+//   ops_bench_tool [--device D] [--mode address|table] [--type NAME] [--op
+//   matmul|vocabulary|attention]
 //                  [--columns N] [--runs N]
 #include "ops_harness.h"
 
@@ -28,15 +29,16 @@ static double seconds(clockid_t clock)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-// Runs the stream's list, and prints the best of its times on the device and, for drivers that run on
-// the processor of the host, that processor's time. The first run is apart: it measures how to cut the
-// list into submits, and CPU drivers compile in it.
+// Runs the stream's list, and prints the best of its times on the device and, for drivers that run
+// on the processor of the host, that processor's time. The first run is apart: it measures how to
+// cut the list into submits, and CPU drivers compile in it.
 static void run_and_print(bench *b, const char *name, double flop, double bytes)
 {
     double best = INFINITY, cpu = INFINITY, first = 0;
     for (uint32_t i = 0; i <= b->runs; i++) {
         stream_stats stats;
-        const double start = seconds(CLOCK_MONOTONIC), cpu_start = seconds(CLOCK_PROCESS_CPUTIME_ID);
+        const double start = seconds(CLOCK_MONOTONIC),
+                     cpu_start = seconds(CLOCK_PROCESS_CPUTIME_ID);
         MUST(stream_submit(b->st));
         MUST(stream_wait(b->st));
         stream_get_stats(b->st, &stats);
@@ -123,14 +125,14 @@ static void bench_attention(bench *b, uint32_t rows, uint32_t keys)
     memset(span_map(&cache.v), 0x11, cache.v.bytes);
     ((uint32_t *)span_map(&control))[CONTROL_POSITION] = keys - rows;
     MUST(op_attention(b->st, &(attention_params){
-        .qkv = &qkv,
-        .control = &control,
-        .cache = &cache,
-        .partial = &partial,
-        .y = &y,
-        .shape = shape,
-        .rows = rows,
-    }));
+                                 .qkv = &qkv,
+                                 .control = &control,
+                                 .cache = &cache,
+                                 .partial = &partial,
+                                 .y = &y,
+                                 .shape = shape,
+                                 .rows = rows,
+                             }));
     double pairs = 0; // of a query and a key it sees
     for (uint32_t r = 0; r < rows; r++)
         pairs += fmin(512, keys - rows + r + 1);
@@ -162,7 +164,10 @@ static void parse(options *o, int argc, char **argv)
 static void bench_type(bench *b, const options *o, const weight_type *type)
 {
     static const bench_shape shapes[] = {
-        { 1536, 640, false }, { 640, 1024, false }, { 4096, 640, true }, { 640, 2048, false },
+        { 1536, 640, false },
+        { 640, 1024, false },
+        { 4096, 640, true },
+        { 640, 2048, false },
     };
     for (uint32_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const bool whole = shapes[i].width % type->block == 0;
@@ -188,10 +193,10 @@ int main(int argc, char **argv)
     parse(&o, argc, argv);
     b.runs = o.runs;
     MUST(kim_gpu_create(&b.gpu, &(kim_gpu_params){
-        .device = o.device,
-        .memory_mode = o.mode,
-        .cache_dir = "",
-    }));
+                                    .device = o.device,
+                                    .memory_mode = o.mode,
+                                    .cache_dir = "",
+                                }));
     MUST(stream_create(&b.st, b.gpu));
     printf("%s, %s mode\n", kim_gpu_info(b.gpu)->name, b.gpu->address ? "address" : "table");
     for (uint32_t i = 0; i < sizeof names / sizeof *names; i++)

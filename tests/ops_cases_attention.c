@@ -114,14 +114,14 @@ static void attention_case(ops_run *run, const heads_case *p)
     fill_cache(p, &cache);
     fill_queries(p, case_data(&qkv));
     MUST(op_attention(run->st, &(attention_params){
-        .qkv = &qkv,
-        .control = &control,
-        .cache = &cache,
-        .partial = &partial,
-        .y = &y,
-        .shape = *s,
-        .rows = p->rows,
-    }));
+                                   .qkv = &qkv,
+                                   .control = &control,
+                                   .cache = &cache,
+                                   .partial = &partial,
+                                   .y = &y,
+                                   .shape = *s,
+                                   .rows = p->rows,
+                               }));
     case_run(&c);
     const float *got = case_data(&y);
     for (uint64_t i = 0; i < y.bytes / 4; i++) // all of them are there
@@ -254,17 +254,17 @@ static void rope_case(ops_run *run, const heads_case *p)
     t.before = malloc(n * sizeof *t.before);
     memcpy(t.before, case_data(&t.qkv), n * sizeof *t.before);
     MUST(op_rope(run->st, &(rope_params){
-        .qkv = &t.qkv,
-        .w_q = &t.w_q,
-        .w_k = &t.w_k,
-        .rotation = &t.rotation,
-        .control = &t.control,
-        .cache = &t.cache,
-        .shape = *s,
-        .rows = p->rows,
-        .eps = (float)rope_eps,
-        .q_scale = (float)rope_scale,
-    }));
+                              .qkv = &t.qkv,
+                              .w_q = &t.w_q,
+                              .w_k = &t.w_k,
+                              .rotation = &t.rotation,
+                              .control = &t.control,
+                              .cache = &t.cache,
+                              .shape = *s,
+                              .rows = p->rows,
+                              .eps = (float)rope_eps,
+                              .q_scale = (float)rope_scale,
+                          }));
     case_run(&c);
     for (uint32_t r = 0; r < p->rows; r++)
         for (uint32_t head = 0; head < s->heads + 2 * s->kv_heads; head++)

@@ -35,7 +35,8 @@ static void add_reference(const norm_tensors *t, uint32_t rows, uint32_t width, 
 }
 
 // The sum of squares and inversesqrt are within 32 * 2^-24; an error of x is scaled with it.
-static void check_norm(ops_case *c, const norm_tensors *t, uint32_t rows, uint32_t width, double eps)
+static void check_norm(ops_case *c, const norm_tensors *t, uint32_t rows, uint32_t width,
+                       double eps)
 {
     const float *x = case_data(&t->x), *h = case_data(&t->h), *w = case_data(&t->w);
     double *want = malloc(width * sizeof *want);
@@ -49,7 +50,8 @@ static void check_norm(ops_case *c, const norm_tensors *t, uint32_t rows, uint32
             const uint32_t at = r * width + i;
             case_check(c, "x", at, x[at], t->x_want[at], t->error[at]);
             case_check(c, "h", at, h[at], want[i],
-                       ldexp(32, -24) * fabs(want[i]) + 2 * t->error[at] * scale * fabs((double)w[i]));
+                       ldexp(32, -24) * fabs(want[i]) +
+                           2 * t->error[at] * scale * fabs((double)w[i]));
         }
     }
     free(want);
@@ -82,15 +84,15 @@ static void norm_case(ops_run *run, uint32_t rows, uint32_t width, bool add, dou
         add_reference(&t, rows, width, eps);
     }
     MUST(op_norm(run->st, &(norm_params){
-        .o = add ? &t.o : NULL,
-        .w_post = add ? &t.w_post : NULL,
-        .x = &t.x,
-        .w = &t.w,
-        .h = &t.h,
-        .rows = rows,
-        .width = width,
-        .eps = (float)eps,
-    }));
+                              .o = add ? &t.o : NULL,
+                              .w_post = add ? &t.w_post : NULL,
+                              .x = &t.x,
+                              .w = &t.w,
+                              .h = &t.h,
+                              .rows = rows,
+                              .width = width,
+                              .eps = (float)eps,
+                          }));
     case_run(&c);
     check_norm(&c, &t, rows, width, eps);
     case_end(&c);
@@ -119,8 +121,7 @@ static void geglu_case(ops_run *run, uint32_t rows, uint32_t width, double scale
             // far below zero 1 - 1 / (exp(2u) + 1) has an absolute error of one rounding;
             // a denormal result may be zero
             case_check(&c, "y", (uint64_t)r * width + i, got[(uint64_t)r * width + i],
-                       reference_gelu(gate) * up,
-                       ldexp(8, -24) * fabs(gate * up) + ldexp(1, -126));
+                       reference_gelu(gate) * up, ldexp(8, -24) * fabs(gate * up) + ldexp(1, -126));
         }
     case_end(&c);
 }
@@ -140,7 +141,8 @@ static void fill_logits(float *logits, uint64_t n, uint32_t vocab, logits_kind k
             logits[row + vocab / 3] = logits[row + vocab / 2] = 40;
 }
 
-static void score_case(ops_run *run, uint32_t rows, uint32_t vocab, uint32_t first, logits_kind kind)
+static void score_case(ops_run *run, uint32_t rows, uint32_t vocab, uint32_t first,
+                       logits_kind kind)
 {
     ops_case c;
     const uint32_t tokens = first + rows; // the last row has no next token
@@ -154,7 +156,8 @@ static void score_case(ops_run *run, uint32_t rows, uint32_t vocab, uint32_t fir
     uint32_t *token = (uint32_t *)case_data(&control) + CONTROL_TOKENS;
     for (uint32_t i = 0; i < tokens; i++)
         token[i] = i + 1 == tokens ? vocab - 1 : ops_random() % vocab;
-    MUST(op_score(run->st, &logits, &control, &scores, vocab, (uint32_t[3]){ rows, first, tokens }));
+    MUST(
+        op_score(run->st, &logits, &control, &scores, vocab, (uint32_t[3]){ rows, first, tokens }));
     case_run(&c);
     for (uint32_t r = 0; r < rows; r++, x += vocab) {
         const float *got = (const float *)case_data(&scores) + 4ull * r;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// matmul and embed: every weight type and shape, mixed types, matrices in several parts, worst cases.
+// matmul and embed: every weight type and shape, mixed types, matrices in several parts, worst
+// cases.
 #include "ops_cases.h"
 
 #include <math.h>
@@ -199,8 +200,7 @@ static void embed_case(ops_run *run, const matrix_params *p, uint32_t columns)
         for (uint32_t k = 0; k < width; k++) {
             const uint64_t at = (uint64_t)i * width + k;
             // a product, a sum of two parts and another product: three roundings
-            case_check(&c, "y", at, got[at],
-                       (double)m.w[(uint64_t)tokens[i] * width + k] * scale,
+            case_check(&c, "y", at, got[at], (double)m.w[(uint64_t)tokens[i] * width + k] * scale,
                        ldexp(4, -24) * (double)m.largest[tokens[i]] * scale + ldexp(1, -120));
         }
     case_end(&c);
@@ -217,8 +217,8 @@ static bool plain(const weight_type *type)
     return type->block_bytes % type->block == 0;
 }
 
-// One column and many are different loops of the shader; the counts between them are tested with one
-// type, because CPU drivers take a second to compile a pipeline.
+// One column and many are different loops of the shader; the counts between them are tested with
+// one type, because CPU drivers take a second to compile a pipeline.
 static void type_cases(ops_run *run, const weight_type *type)
 {
     const uint32_t few[] = { 1, 33 };
@@ -269,7 +269,11 @@ static void parts_cases(ops_run *run)
         { .types = { q5, q8 }, .rows = { 32, 32 }, .n = 2, .width = 64 },
         // blocks of a few groups of rows: several parts
         { .types = { q8 }, .rows = { 150 }, .n = 1, .width = 128, .block_limit = 3 * 4608 },
-        { .types = { q8, q8 }, .rows = { 75, 75 }, .n = 2, .width = 128, .paired = true,
+        { .types = { q8, q8 },
+          .rows = { 75, 75 },
+          .n = 2,
+          .width = 128,
+          .paired = true,
           .block_limit = 2 * 4608 },
         { .types = { q4, q8 }, .rows = { 96, 64 }, .n = 2, .width = 256, .block_limit = 2 * 9216 },
     };

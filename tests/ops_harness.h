@@ -15,8 +15,9 @@ typedef struct ops_run {
     uint32_t cases, failures;
 } ops_run;
 
-// One case: its tensors stand in memory that the host reads and writes as well, each between guards.
-// All of it is poison (every byte 0xff: not a number as f32 and as f16) until something is written.
+// One case: its tensors stand in memory that the host reads and writes as well, each between
+// guards. All of it is poison (every byte 0xff: not a number as f32 and as f16) until something is
+// written.
 #define CASE_TENSORS 24
 typedef struct ops_case {
     ops_run *run;
@@ -25,7 +26,7 @@ typedef struct ops_case {
     span spans[CASE_TENSORS];
     uint32_t n_spans;
     bool failed;
-    double worst; // error / tolerance
+    double worst;   // error / tolerance
     double seconds; // of the run, pipelines that CPU drivers compile in it included
 } ops_case;
 
@@ -57,7 +58,7 @@ uint16_t ops_half(double x); // to nearest even; infinite beyond the range
 // Rows of a weight type as a file has them: random bits, with scales that are sane halves.
 typedef enum weight_kind {
     WEIGHTS_RANDOM,
-    WEIGHTS_TINY,  // the scales are zeros and denormals
+    WEIGHTS_TINY, // the scales are zeros and denormals
 } weight_kind;
 void ops_fill_weights(const weight_type *type, uint8_t *rows, uint64_t n_rows, uint32_t width,
                       weight_kind kind);

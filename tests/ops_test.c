@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Every operation on a device against plain C, in both memory modes.
-//   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation] [--quick]
+//   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
+//   [--quick]
 #include "ops_cases.h"
 
 #include <stdlib.h>
@@ -14,7 +15,8 @@ typedef struct options {
 
 static void parse(options *o, int argc, char **argv)
 {
-    *o = (options){ .address = true, .table = true, .validation = getenv("KIM_VALIDATION") != NULL };
+    *o =
+        (options){ .address = true, .table = true, .validation = getenv("KIM_VALIDATION") != NULL };
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(argv[i], "--device")) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Makes every pipeline that models of all sizes come to, and prints what the driver's compiler says.
-// Submits nothing, so drivers that only compile will do.
+// Makes every pipeline that models of all sizes come to, and prints what the driver's compiler
+// says. Submits nothing, so drivers that only compile will do.
 //   pipelines_tool [--device D] [--mode address|table] [--fail-on-spill] [--all]
 //
 // One line of CSV a pipeline; figures that a driver does not give are empty. The name holds the
-// constants: workgroup, then as the shader declares them. --all: every figure by the driver's own name.
+// constants: workgroup, then as the shader declares them. --all: every figure by the driver's own
+// name.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +83,8 @@ typedef struct options {
     bool fail_on_spill, all;
 } options;
 
-// The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of everything.
+// The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of
+// everything.
 static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
     static const head_shape shapes[] = {
