@@ -160,8 +160,7 @@ kim_err stream_dispatch(stream *st, const dispatch *d)
         .groups = { d->groups[0], d->groups[1], d->groups[2] },
         .work = d->work,
         .n_accesses = d->n_accesses,
-        // the validation layers take every dispatch to use the whole table
-        .joined = d->joined && (st->gpu->address || !st->gpu->params.validation),
+        .joined = d->joined,
     };
     assert(d->args_bytes <= sizeof c.args && d->n_accesses <= MAX_ACCESSES);
     memcpy(c.args, d->args, d->args_bytes);

@@ -25,19 +25,13 @@ const uint TOKENS = QUERIES / GROUP;
 const uint WORDS = (HEAD / 2 + KEY_BLOCK - 1) / KEY_BLOCK;
 const uint PARTS = KEY_BLOCK / QUERIES;      // lanes that share a query's statistics
 const uint PART_KEYS = KEY_BLOCK / PARTS;
-const uint HELD = PASS ? QUERIES / PASS_LANES : QUERIES; // queries that a lane loads for
+const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
 const float NONE = -1e30; // below any score, and finite, so that NONE - NONE is 0
 
 shared float scores[QUERIES * KEY_BLOCK]; // of this block; then exp(score - best)
 shared float part_best[QUERIES * PARTS];
 shared float best[QUERIES];               // of all blocks so far
 shared float correction[QUERIES];         // exp(best before - best now)
-
-// the query that this lane loads for, number i of HELD
-uint held_query(uint i)
-{
-    return PASS ? i * PASS_LANES + pass_lane() : i;
-}
 
 void main()
 {
@@ -59,9 +53,10 @@ void main()
         end = min(end, block + share);
     }
 
-    uint q_at[QUERIES];
-    for (uint i = 0; i < HELD; i++) {
-        const uint query = held_query(i), row = min(first_row + query / GROUP, last_row);
+    uint q_at[QUERIES]; // with PASS: i is of query i * BATCH + lane
+    for (uint i = 0; i < QUERIES; i++) {
+        const uint query = PASS ? i * BATCH + pass_lane() : i;
+        const uint row = min(first_row + query / GROUP, last_row);
         q_at[i] = row * row_stride + (first_head + query % GROUP) * HEAD * 4;
     }
 
@@ -84,11 +79,13 @@ void main()
         for (uint d = 0; d < HEAD; d += 4) {
             const vec4 k = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at + d / 2 * KEY_GROUP * 4)),
                                 unpackHalf2x16(load_u32(a.k_cache, k_at + (d / 2 + 1) * KEY_GROUP * 4)));
-            vec4 q[QUERIES];
-            for (uint i = 0; i < HELD; i++)
-                q[i] = load_f32x4(a.qkv, q_at[i] + d * 4);
-            for (uint i = 0; i < QUERIES; i++)
-                score[i] += dot(PASS ? pass(q[i / PASS_LANES], i % PASS_LANES) : q[i], k);
+            for (uint j = 0; j < QUERIES / BATCH; j++) {
+                vec4 q[BATCH];
+                for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
+                    q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
+                for (uint i = 0; i < BATCH; i++)
+                    score[j * BATCH + i] += dot(PASS ? pass(q[0], i) : q[i], k);
+            }
         }
         for (uint i = 0; i < QUERIES; i++) {
             const uint at = position + min(first_row + i / GROUP, last_row);
@@ -126,15 +123,15 @@ void main()
                 value[i * WORDS + w] *= correction[i];
         const uint v_at = kv_at + block * KEY_BLOCK % a.cache_rows * HEAD * 2;
         for (uint j = 0; j < KEY_BLOCK; j++) {
-            float weight[QUERIES];
-            for (uint i = 0; i < HELD; i++)
-                weight[i] = scores[held_query(i) * KEY_BLOCK + j];
+            float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
+            for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
+                weight[i] = scores[(PASS ? i * BATCH + pass_lane() : i) * KEY_BLOCK + j];
             for (uint w = 0; w < WORDS; w++) {
                 const uint word = min(w * KEY_BLOCK + lane, HEAD / 2 - 1);
                 const vec2 v = unpackHalf2x16(load_u32(a.v_cache, v_at + (j * HEAD / 2 + word) * 4));
                 for (uint i = 0; i < QUERIES; i++)
                     value[i * WORDS + w] +=
-                        (PASS ? pass(weight[i / PASS_LANES], i % PASS_LANES) : weight[i]) * v;
+                        (PASS ? pass(weight[i / BATCH], i % BATCH) : weight[i]) * v;
             }
         }
         barrier();

@@ -22,6 +22,8 @@ layout(push_constant, std430) uniform Push { matmul_args a; };
 
 shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
 
+const uint BATCH = COLUMNS < PASS_LANES ? COLUMNS : PASS_LANES; // columns whose x is held in registers
+
 // A quad is four weights in a row; quad q of a chunk is section q % SECTIONS of step q / SECTIONS.
 const uint QUADS = SECTIONS * STEPS;
 
@@ -82,14 +84,11 @@ void main()
     const weight_place p = weight_place(a.w, min(group, groups - 1) * a.blocks * RECORD, lane);
     const uint chunks = a.blocks * CHUNKS;
 
-    // with PASS: x_at[i] is of column lane + 8 * i, for i < COLUMNS / 8
-    const uint HELD = PASS && COLUMNS > 1 ? COLUMNS / PASS_LANES : COLUMNS;
     vec2 sum[COLUMNS];
-    uint x_at[COLUMNS];
-    for (uint i = 0; i < COLUMNS; i++)
+    uint x_at[COLUMNS]; // with PASS and several columns: i is of column i * BATCH + lane
+    for (uint i = 0; i < COLUMNS; i++) {
+        const uint mine = PASS && COLUMNS > 1 ? i * BATCH + pass_lane() : i;
         sum[i] = vec2(0);
-    for (uint i = 0; i < HELD; i++) {
-        const uint mine = PASS && COLUMNS > 1 ? i * PASS_LANES + pass_lane() : i;
         x_at[i] = min(column + mine, a.columns - 1) * a.x_stride * 4;
     }
     for (uint c = slice; c < chunks; c += SLICES) {
@@ -109,12 +108,17 @@ void main()
                 q1[s] = q1[s] * d[s].y + m[s].y;
 #endif
                 const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4;
-                vec4 x[COLUMNS];
-                for (uint i = 0; i < HELD; i++)
-                    x[i] = load_f32x4(a.x, x_at[i] + at);
-                for (uint i = 0; i < COLUMNS; i++) {
-                    const vec4 of_column = PASS ? pass(x[i / PASS_LANES], i % PASS_LANES) : x[i];
-                    sum[i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));
+                vec4 mine[COLUMNS / BATCH];
+                for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
+                    mine[j] = load_f32x4(a.x, x_at[j] + at);
+                for (uint j = 0; j < COLUMNS / BATCH; j++) {
+                    vec4 x[BATCH];
+                    for (uint i = 0; !PASS && i < BATCH; i++)
+                        x[i] = load_f32x4(a.x, x_at[j * BATCH + i] + at);
+                    for (uint i = 0; i < BATCH; i++) {
+                        const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
+                        sum[j * BATCH + i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));
+                    }
                 }
             }
         }
