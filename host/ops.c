@@ -34,7 +34,7 @@ kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, 
             .x_stride = x_width,
             .y_stride = y_width,
         };
-        const access accesses[] = { READS(*x), READS(part->w), WRITES(y_part) };
+        const span_use accesses[] = { READS(*x), READS(part->w), WRITES(y_part) };
         assert(part->blocks * part->type->block <= x_width);
         const dispatch d = {
             .key = key,
@@ -70,7 +70,7 @@ kim_err op_embed(stream *st, const linear *w, const span *control, const span *y
             .width = w->width,
             .scale = scale,
         };
-        const access accesses[] = { READS(part->w), READS(*control), WRITES(*y) };
+        const span_use accesses[] = { READS(part->w), READS(*control), WRITES(*y) };
         const dispatch d = {
             .key = embed_pipeline(stream_gpu(st), part->type),
             .args = &args,
@@ -101,7 +101,7 @@ kim_err op_norm(stream *st, const norm_params *p)
         .rows = p->rows,
         .eps = p->eps,
     };
-    access accesses[5] = { READS(*p->w), WRITES(*p->h), READS(*p->x) };
+    span_use accesses[5] = { READS(*p->w), WRITES(*p->h), READS(*p->x) };
     uint32_t n = 3;
     if (p->o) {
         accesses[2] = WRITES(*p->x);
@@ -159,7 +159,7 @@ kim_err op_rope(stream *st, const rope_params *p)
         .eps = p->eps,
         .q_scale = p->q_scale,
     };
-    const access accesses[] = {
+    const span_use accesses[] = {
         WRITES(*p->qkv),    READS(*p->w_q),      READS(*p->w_k),      READS(*p->rotation),
         READS(*p->control), WRITES(p->cache->k), WRITES(p->cache->v),
     };
@@ -194,7 +194,7 @@ static kim_err combine(stream *st, const attention_params *p, uint32_t splits)
         .y = span_handle(p->y),
         .splits = splits,
     };
-    const access accesses[] = { READS(*p->partial), WRITES(*p->y) };
+    const span_use accesses[] = { READS(*p->partial), WRITES(*p->y) };
     const dispatch d = {
         .key = combine_pipeline(stream_gpu(st), s->head),
         .args = &args,
@@ -228,7 +228,7 @@ kim_err op_attention(stream *st, const attention_params *p)
         .cache_rows = p->cache->rows,
         .window = p->cache->window,
     };
-    const access accesses[] = {
+    const span_use accesses[] = {
         READS(*p->qkv), READS(p->cache->k), READS(p->cache->v), READS(*p->control), WRITES(*to),
     };
     const dispatch d = {
@@ -258,7 +258,7 @@ kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32
         .y = span_handle(y),
         .width = width,
     };
-    const access accesses[] = { READS(*x), WRITES(*y) };
+    const span_use accesses[] = { READS(*x), WRITES(*y) };
     const dispatch d = {
         .key = key,
         .args = &args,
@@ -282,7 +282,7 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
         .first = rows_first_tokens[1],
         .tokens = rows_first_tokens[2],
     };
-    const access accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
+    const span_use accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
     const dispatch d = {
         .key = score_pipeline(),
         .args = &args,

@@ -20,7 +20,7 @@ typedef struct command {
     uint32_t groups[3];
     uint32_t word; // of a fill
     double work;
-    access accesses[MAX_ACCESSES]; // of a copy: written, read
+    span_use accesses[MAX_ACCESSES]; // of a copy: written, read
     uint32_t n_accesses;
     bool joined;
     bool barrier; // before it
@@ -32,7 +32,7 @@ struct stream {
     uint32_t n_commands, room;
 
     // Written or read since the last barrier of the list; see `needs_barrier`.
-    access *pending;
+    span_use *pending;
     uint32_t n_pending, pending_room;
     uint32_t joinable; // those before this one are not of the last command and its joined ones
     uint32_t n_barriers, n_dispatches;
@@ -130,7 +130,7 @@ static kim_err add_command(stream *st, const command *c)
     }
     if (st->n_pending + c->n_accesses > st->pending_room) {
         const uint32_t room = 2 * st->pending_room + 64;
-        access *pending = realloc(st->pending, room * sizeof *pending);
+        span_use *pending = realloc(st->pending, room * sizeof *pending);
         REQUIRE_MEMORY(pending);
         st->pending = pending;
         st->pending_room = room;

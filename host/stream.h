@@ -14,21 +14,21 @@
 
 typedef struct stream stream;
 
-typedef struct access {
+typedef struct span_use {
     span span;
     bool write;
-} access;
+} span_use;
 
-#define READS(s) ((access){ .span = (s) })
-#define WRITES(s) ((access){ .span = (s), .write = true })
+#define READS(s) ((span_use){ .span = (s) })
+#define WRITES(s) ((span_use){ .span = (s), .write = true })
 
 typedef struct dispatch {
     pipeline_key key;
     const void *args; // push constants, copied
     uint32_t args_bytes;
     uint32_t groups[3];
-    double work;            // any measure of its duration that is the same for all of the stream
-    const access *accesses; // copied
+    double work;              // any measure of its duration that is the same for all of the stream
+    const span_use *accesses; // copied
     uint32_t n_accesses;
     bool joined; // a further part of the dispatch before: they do not wait for each other, because
                  // what they write is apart, though the spans overlap

@@ -302,7 +302,7 @@ static void add_norm(stream *st, const span *x, const span *w, const span *h, do
         .width = WORDS,
         .rows = 1,
     };
-    const access accesses[] = { READS(*x), READS(*w), WRITES(*h) };
+    const span_use accesses[] = { READS(*x), READS(*w), WRITES(*h) };
     MUST(stream_dispatch(st, &(dispatch){
                                  .key = { KIM_VARIANT_NORM, { 8 } },
                                  .args = &args,
