@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The writer of files: all or nothing, whatever happens.
 #include "host/file.h"
+#include "check.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -10,18 +11,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-#define CHECK_OK(call) CHECK((call) == KIM_OK, "%s: %s", #call, kim_error_text())
 
 static char folder[] = "/tmp/kim_file_XXXXXX";
 static char path[64];

@@ -1,24 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The GGUF reader on good files and on every way a file can be bad.
 #include "host/gguf.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-#define CHECK_OK(call) CHECK((call) == KIM_OK, "%s: %s", #call, kim_error_text())
 
 // The code, and a part of the sentence.
 static void expect(kim_err got, kim_err code, const char *part, const char *what)

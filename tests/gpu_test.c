@@ -2,21 +2,12 @@
 // Devices, memory, streams, uploads, and the file of the pipeline cache, on a driver.
 //   gpu_test [TESTS_FOLDER [MODEL]] [--device D] [--validation]
 #include "ops_harness.h"
+#include "check.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "host/device.h"
-
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 // The call fails with this code and these words in its sentence.
 #define CHECK_FAILS(call, code, words)                                                             \

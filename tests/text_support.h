@@ -8,18 +8,7 @@
 #include <string.h>
 
 #include "engine/tokenizer.h"
-
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-#define CHECK_OK(call) CHECK((call) == KIM_OK, "%s: %s", #call, kim_error_text())
+#include "check.h"
 
 // The call fails with this code and these words in its sentence.
 #define CHECK_FAILS(call, code, words)                                                             \

@@ -2,6 +2,7 @@
 // Weight types: the reference against the format's definition, the packer against the reference.
 //   weight_types_test TESTS_FOLDER [--time]
 #include "host/weight_types.h"
+#include "check.h"
 #include "reference_dequant.h"
 
 #include <stdbool.h>
@@ -9,16 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 enum { GUARD = 64, POISON = 0xa5 };
 
