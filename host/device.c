@@ -55,6 +55,14 @@ static bool has_extension(const extension_list *list, const char *name)
     return false;
 }
 
+bool device_has_extension(VkPhysicalDevice physical, const char *name)
+{
+    const extension_list list = extensions_of(physical);
+    const bool has = has_extension(&list, name);
+    free(list.items);
+    return has;
+}
+
 static void describe_memory(VkPhysicalDevice physical, bool budget, kim_device_info *info)
 {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT used = {

@@ -20,6 +20,9 @@ kim_err device_list(VkInstance instance, VkPhysicalDevice *physical, kim_device_
 kim_err device_choose(const kim_device_info *infos, uint32_t count, const char *wanted,
                       uint32_t *chosen);
 
+// Whether a device lists an extension.
+bool device_has_extension(VkPhysicalDevice physical, const char *name);
+
 const char *device_type_name(kim_device_type type);
 
 #endif

@@ -67,8 +67,8 @@ typedef struct kim_gpu_params {
     const char *device;  // index, part of the name, or UUID; NULL: the best one
     uint64_t memory_cap; // bytes never to be crossed on the device; 0: no cap
     kim_memory_mode memory_mode;
-    const char
-        *cache_dir;  // where the pipeline cache is kept; NULL: the user's cache folder; "": nowhere
+    // where the pipeline cache is kept; NULL: the user's cache folder; "": nowhere
+    const char *cache_dir;
     bool validation; // ask for the validation layers, synchronisation included; their messages
                      // come through log as errors and are counted
     kim_log_fn log;  // NULL: silent

@@ -69,18 +69,6 @@ static uint32_t choose_queue_family(VkPhysicalDevice physical)
     return best;
 }
 
-static bool has_extension(VkPhysicalDevice physical, const char *name)
-{
-    VkExtensionProperties extensions[512];
-    uint32_t n = 512;
-    if (vkEnumerateDeviceExtensionProperties(physical, NULL, &n, extensions) < 0)
-        return false;
-    for (uint32_t i = 0; i < n; i++)
-        if (!strcmp(extensions[i].extensionName, name))
-            return true;
-    return false;
-}
-
 static kim_err create_device(kim_gpu *g)
 {
     kim_err err = KIM_OK;
@@ -94,7 +82,7 @@ static kim_err create_device(kim_gpu *g)
     };
     const char *extensions[2];
     uint32_t n_extensions = 0;
-    if (has_extension(g->physical, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
+    if (device_has_extension(g->physical, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
         extensions[n_extensions++] = VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME;
     if (g->statistics)
         extensions[n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
@@ -308,7 +296,7 @@ kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
     TRY(open_physical(g, &g->params));
     g->statistics =
         statistics &&
-        has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+        device_has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     TRY(create_device(g));
     TRY(create_layout(g));
     TRY(pipeline_table_create(g, g->params.cache_dir));

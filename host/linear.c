@@ -179,7 +179,7 @@ static void release_rows(const uploader *u, const linear *l, uint32_t first, uin
     for (uint32_t i = 0; i < step; i++) {
         const uint8_t *from = source_row(l, first + i), *last = source_row(l, end - step + i);
         const uint64_t row = weight_row_bytes(l->sources[0].type, l->width);
-        if (last >= from) // else they lie in two sources: the next call gives them back
+        if (last >= from) // else two sources in another order in the file: these pages stay
             file_release(u->file, (uint64_t)(from - u->file->data), (uint64_t)(last - from) + row);
     }
 }

@@ -66,7 +66,6 @@ kim_err op_embed(stream *st, const linear *w, const span *control, const span *y
             .first = part->first,
             .rows = part->rows,
             .blocks = part->blocks,
-            .columns = columns,
             .width = w->width,
             .scale = scale,
         };
@@ -98,7 +97,6 @@ kim_err op_norm(stream *st, const norm_params *p)
         .w = span_handle(p->w),
         .h = span_handle(p->h),
         .width = p->width,
-        .rows = p->rows,
         .eps = p->eps,
     };
     span_use accesses[5] = { READS(*p->w), WRITES(*p->h), READS(*p->x) };

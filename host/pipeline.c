@@ -132,7 +132,7 @@ error:
     return err;
 }
 
-void pipeline_cache_write(kim_gpu *g)
+static void write_cache(kim_gpu *g)
 {
     struct pipeline_table *t = g->pipelines;
     file_writer *writer = NULL;
@@ -165,7 +165,7 @@ void pipeline_table_destroy(kim_gpu *g)
     struct pipeline_table *t = g->pipelines;
     if (!t)
         return;
-    pipeline_cache_write(g);
+    write_cache(g);
     for (uint32_t i = 0; i < t->count; i++)
         g->vk.vkDestroyPipeline(g->device, t->entries[i].pipeline, NULL);
     g->vk.vkDestroyPipelineCache(g->device, t->cache, NULL);

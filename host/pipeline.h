@@ -21,7 +21,6 @@ kim_err pipeline_table_create(kim_gpu *g, const char *cache_dir);
 
 // Writes the cache file if pipelines were made.
 void pipeline_table_destroy(kim_gpu *g);
-void pipeline_cache_write(kim_gpu *g);
 
 // The pipeline of a key. Thread-safe.
 kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out);

@@ -56,7 +56,6 @@ struct embed_args {
     KIM_UINT first;
     KIM_UINT rows;
     KIM_UINT blocks;
-    KIM_UINT columns;
     KIM_UINT width;
     KIM_FLOAT scale;
 };
@@ -68,7 +67,6 @@ struct norm_args {
     KIM_HANDLE w;       // [width] f32: norm of x
     KIM_HANDLE h;       // [rows, width] f32
     KIM_UINT width;
-    KIM_UINT rows;
     KIM_FLOAT eps;
 };
 

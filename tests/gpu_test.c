@@ -9,16 +9,6 @@
 
 #include "host/device.h"
 
-// The call fails with this code and these words in its sentence.
-#define CHECK_FAILS(call, code, words)                                                             \
-    do {                                                                                           \
-        kim_err got_ = (call);                                                                     \
-        CHECK(got_ == (code), "%s: \"%s\", expected \"%s\"", #call, kim_err_name(got_),            \
-              kim_err_name(code));                                                                 \
-        CHECK(strstr(kim_error_text(), words), "%s: \"%s\" does not say \"%s\"", #call,            \
-              kim_error_text(), words);                                                            \
-    } while (0)
-
 static const char *wanted_device;
 static bool validation;
 static uint32_t validation_messages;
@@ -291,7 +281,6 @@ static void add_norm(stream *st, const span *x, const span *w, const span *h, do
         .w = span_handle(w),
         .h = span_handle(h),
         .width = WORDS,
-        .rows = 1,
     };
     const span_use accesses[] = { READS(*x), READS(*w), WRITES(*h) };
     MUST(stream_dispatch(st, &(dispatch){

@@ -10,16 +10,6 @@
 #include "engine/tokenizer.h"
 #include "check.h"
 
-// The call fails with this code and these words in its sentence.
-#define CHECK_FAILS(call, code, words)                                                             \
-    do {                                                                                           \
-        kim_err got_ = (call);                                                                     \
-        CHECK(got_ == (code), "%s: \"%s\", expected \"%s\"", #call, kim_err_name(got_),            \
-              kim_err_name(code));                                                                 \
-        CHECK(strstr(kim_error_text(), words), "%s: \"%s\" does not say \"%s\"", #call,            \
-              kim_error_text(), words);                                                            \
-    } while (0)
-
 // The same numbers in every run.
 uint32_t random_u32(void);
 uint32_t random_below(uint32_t end);
