@@ -1,17 +1,45 @@
 // SPDX-License-Identifier: MIT
-// The hyper-parameters of a Gemma 3 text model, from the keys of a GGUF file.
+// The hyper-parameters of a Gemma 3 text model, from the keys of a GGUF file; and what every file's
+// have in common.
 #include "architecture.h"
 
 #include "host/error.h"
 
 #include <math.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LARGEST 1048576 // of any size, so that products fit in 64 bits with room to spare
 
-// Reads a key and checks its range.
-//
+const architecture_field architecture_fields[ARCHITECTURE_FIELDS] = {
+    { offsetof(architecture, layers), 0, 1024, "block_count", "num_hidden_layers" },
+    { offsetof(architecture, hidden), 0, LARGEST, "embedding_length", "hidden_size" },
+    { offsetof(architecture, feed_forward), 0, LARGEST, "feed_forward_length",
+      "intermediate_size" },
+    { offsetof(architecture, heads), 8, 1024, "attention.head_count", "num_attention_heads" },
+    { offsetof(architecture, kv_heads), 4, 1024, "attention.head_count_kv", "num_key_value_heads" },
+    { offsetof(architecture, head), 256, 1024, "attention.key_length", "head_dim" },
+    { offsetof(architecture, context), 131072, 1u << 24, "context_length",
+      "max_position_embeddings" },
+};
+
+kim_err architecture_check_size(const char *path, const char *name, uint32_t value, uint32_t most)
+{
+    if (value && value <= most)
+        return KIM_OK;
+    return kim_fail(KIM_ERR_FORMAT, "%s: %s is %u; 1 to %u is expected", path, name, value, most);
+}
+
+kim_err architecture_check_positive(const char *path, const char *name, float value)
+{
+    if (value > 0 && isfinite(value))
+        return KIM_OK;
+    return kim_fail(KIM_ERR_FORMAT, "%s: %s is %g; a number above 0 is expected", path, name,
+                    (double)value);
+}
+
 // fallback: the value if the key is absent; 0: it must be there
 static kim_err read_size(const gguf *g, const char *key, uint32_t *value, uint32_t fallback,
                          uint32_t most)
@@ -22,8 +50,7 @@ static kim_err read_size(const gguf *g, const char *key, uint32_t *value, uint32
     TRY(gguf_get_u32(g, key, value, &found));
     if (!found && !fallback)
         FAIL(KIM_ERR_FORMAT, "%s: the key %s is missing", gguf_path(g), key);
-    if (!*value || *value > most)
-        FAIL(KIM_ERR_FORMAT, "%s: %s is %u; 1 to %u is expected", gguf_path(g), key, *value, most);
+    TRY(architecture_check_size(gguf_path(g), key, *value, most));
 error:
     return err;
 }
@@ -33,9 +60,7 @@ static kim_err read_positive(const gguf *g, const char *key, float *value, float
     kim_err err = KIM_OK;
     *value = fallback;
     TRY(gguf_get_f32(g, key, value, NULL));
-    if (!(*value > 0) || !isfinite(*value))
-        FAIL(KIM_ERR_FORMAT, "%s: %s is %g; a number above 0 is expected", gguf_path(g), key,
-             (double)*value);
+    TRY(architecture_check_positive(gguf_path(g), key, *value));
 error:
     return err;
 }
@@ -55,6 +80,17 @@ error:
     return err;
 }
 
+kim_err architecture_make_pattern(architecture *a, uint32_t every)
+{
+    kim_err err = KIM_OK;
+    a->is_local = calloc(a->layers, sizeof *a->is_local);
+    REQUIRE_MEMORY(a->is_local);
+    for (uint32_t i = 0; a->window && i < a->layers; i++)
+        a->is_local[i] = (i + 1) % every != 0;
+error:
+    return err;
+}
+
 // Which layers see only a window: every sixth is global, unless the file says otherwise, as a
 // number or as one flag a layer.
 static kim_err read_pattern(architecture *a, const gguf *g)
@@ -62,23 +98,17 @@ static kim_err read_pattern(architecture *a, const gguf *g)
     static const char *const key = "gemma3.attention.sliding_window_pattern";
     kim_err err = KIM_OK;
     uint32_t every = 6;
-    a->is_local = calloc(a->layers, sizeof *a->is_local);
-    REQUIRE_MEMORY(a->is_local);
-    if (!a->window)
-        return KIM_OK;
     const gguf_key *k = gguf_find_key(g, key);
-    if (k && k->type == GGUF_ARRAY) {
-        if (k->item_type != GGUF_BOOL || k->count != a->layers)
-            FAIL(KIM_ERR_FORMAT, "%s: %s has %llu items of type %s; %u of type bool are expected",
-                 gguf_path(g), key, (unsigned long long)k->count, gguf_type_name(k->item_type),
-                 a->layers);
-        for (uint32_t i = 0; i < a->layers; i++)
-            a->is_local[i] = k->data[i] != 0;
-        return KIM_OK;
-    }
-    TRY(read_size(g, key, &every, 6, LARGEST));
-    for (uint32_t i = 0; i < a->layers; i++)
-        a->is_local[i] = (i + 1) % every != 0;
+    const bool flags = k && k->type == GGUF_ARRAY;
+    if (flags && (k->item_type != GGUF_BOOL || k->count != a->layers))
+        FAIL(KIM_ERR_FORMAT, "%s: %s has %llu items of type %s; %u of type bool are expected",
+             gguf_path(g), key, (unsigned long long)k->count, gguf_type_name(k->item_type),
+             a->layers);
+    if (!flags)
+        TRY(read_size(g, key, &every, 6, LARGEST));
+    TRY(architecture_make_pattern(a, every));
+    for (uint32_t i = 0; flags && a->window && i < a->layers; i++)
+        a->is_local[i] = k->data[i] != 0;
 error:
     return err;
 }
@@ -102,24 +132,29 @@ error:
     return err;
 }
 
-static kim_err check_shape(const architecture *a, const gguf *g)
+kim_err architecture_finish(architecture *a, const char *path)
 {
+    kim_err err = KIM_OK;
     if (a->heads % a->kv_heads)
-        return kim_fail(KIM_ERR_FORMAT,
-                        "%s: %u attention heads cannot share %u key/value heads "
-                        "evenly",
-                        gguf_path(g), a->heads, a->kv_heads);
+        FAIL(KIM_ERR_FORMAT, "%s: %u attention heads cannot share %u key/value heads evenly", path,
+             a->heads, a->kv_heads);
     if (a->head < 64 || a->head > 256 || a->head % 4)
-        return kim_fail(KIM_ERR_UNSUPPORTED,
-                        "%s: gemma3.attention.key_length is %u; 64 to 256 in "
-                        "steps of 4 is supported",
-                        gguf_path(g), a->head);
+        FAIL(KIM_ERR_UNSUPPORTED, "%s: the head size is %u; 64 to 256 in steps of 4 is supported",
+             path, a->head);
     if (a->hidden % 32 || a->feed_forward % 32 || a->heads * a->head % 32)
-        return kim_fail(KIM_ERR_UNSUPPORTED,
-                        "%s: hidden size %u, feed-forward size %u and heads "
-                        "times head size %u must be multiples of 32",
-                        gguf_path(g), a->hidden, a->feed_forward, a->heads * a->head);
-    return KIM_OK;
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: hidden size %u, feed-forward size %u and heads times head size %u must be "
+             "multiples of 32",
+             path, a->hidden, a->feed_forward, a->heads * a->head);
+    if (a->window > ARCHITECTURE_MAX_WINDOW)
+        FAIL(KIM_ERR_FORMAT, "%s: the sliding window is %u; at most %d is expected", path,
+             a->window, ARCHITECTURE_MAX_WINDOW);
+    // The reference rounds this to the type of its weights, bfloat16 as published: 25.25 in place
+    // of 25.298 for 270M. Here weights are exact in fp32, and so is this, as in the reference in
+    // fp32.
+    a->embed_scale = sqrtf((float)a->hidden);
+error:
+    return err;
 }
 
 kim_err architecture_read(architecture *a, const gguf *g)
@@ -129,33 +164,28 @@ kim_err architecture_read(architecture *a, const gguf *g)
     float softcap = 0;
     memset(a, 0, sizeof *a);
     TRY(check_architecture(g));
-    // the defaults are those of the published configuration class
-    TRY(read_size(g, "gemma3.block_count", &a->layers, 0, 1024));
-    TRY(read_size(g, "gemma3.embedding_length", &a->hidden, 0, LARGEST));
-    TRY(read_size(g, "gemma3.feed_forward_length", &a->feed_forward, 0, LARGEST));
-    TRY(read_size(g, "gemma3.attention.head_count", &a->heads, 8, 1024));
-    TRY(read_size(g, "gemma3.attention.head_count_kv", &a->kv_heads, 4, 1024));
-    TRY(read_size(g, "gemma3.attention.key_length", &a->head, 256, 1024));
+    for (uint32_t i = 0; i < ARCHITECTURE_FIELDS; i++) {
+        const architecture_field *f = &architecture_fields[i];
+        char key[64];
+        snprintf(key, sizeof key, "gemma3.%s", f->key);
+        TRY(read_size(g, key, (uint32_t *)((char *)a + f->offset), f->fallback, f->most));
+    }
     TRY(read_size(g, "gemma3.attention.value_length", &value_length, a->head, 1024));
-    TRY(read_size(g, "gemma3.context_length", &a->context, 131072, 1u << 24));
-    TRY(read_positive(g, "gemma3.attention.layer_norm_rms_epsilon", &a->eps, 1e-6f));
     if (value_length != a->head)
         FAIL(KIM_ERR_UNSUPPORTED,
              "%s: gemma3.attention.value_length is %u and key_length %u; equal "
              "ones are supported",
              gguf_path(g), value_length, a->head);
+    TRY(read_positive(g, "gemma3.attention.layer_norm_rms_epsilon", &a->eps, 1e-6f));
     // Files of other makers may leave the window out: then there is none.
     TRY(gguf_get_u32(g, "gemma3.attention.sliding_window", &a->window, NULL));
-    if (a->window > 1u << 24)
-        FAIL(KIM_ERR_FORMAT, "%s: gemma3.attention.sliding_window is %u; at most %u is expected",
-             gguf_path(g), a->window, 1u << 24);
     TRY(gguf_get_f32(g, "gemma3.final_logit_softcapping", &softcap, NULL));
     if (softcap != 0)
         FAIL(KIM_ERR_UNSUPPORTED,
              "%s: gemma3.final_logit_softcapping is %g; Gemma 3 has none, and "
              "it is not supported",
              gguf_path(g), (double)softcap);
-    TRY(check_shape(a, g));
+    TRY(architecture_finish(a, gguf_path(g)));
     TRY(read_rope(a, g));
     TRY(read_pattern(a, g));
 
@@ -163,10 +193,6 @@ kim_err architecture_read(architecture *a, const gguf *g)
     // no file says it, and 62 layers is how 27B is told.
     a->q_scale =
         1.0f / sqrtf(a->layers == 62 ? (float)a->hidden / (float)a->heads : (float)a->head);
-    // The reference rounds this to the type of its weights, bfloat16 as published: 25.25 in place
-    // of 25.298 for 270M. Here weights are exact in fp32, and so is this, as in the reference in
-    // fp32.
-    a->embed_scale = sqrtf((float)a->hidden);
     return KIM_OK;
 error:
     architecture_destroy(a);

@@ -62,16 +62,27 @@ static kim_err attention(const forward *f, uint32_t i)
                                });
 }
 
+static kim_err product(const forward *f, const linear *w, const span *x, const span *y)
+{
+    return op_matmul(f->st, &(matmul_params){
+                                .w = w,
+                                .x = x,
+                                .x_width = w->width,
+                                .y = y,
+                                .columns = f->rows,
+                            });
+}
+
 static kim_err gated_feed_forward(const forward *f, const layer_weights *w)
 {
     kim_err err = KIM_OK;
     const session_memory *mem = f->mem;
     const architecture *a = &f->m->arch;
     const span *to = w->gate_up.paired ? &mem->gated : &mem->gate_up;
-    TRY(op_matmul(f->st, &w->gate_up, &mem->h, a->hidden, to, f->rows));
+    TRY(product(f, &w->gate_up, &mem->h, to));
     if (!w->gate_up.paired)
         TRY(op_geglu(f->st, to, &mem->gated, f->rows, a->feed_forward));
-    TRY(op_matmul(f->st, &w->down, &mem->gated, a->feed_forward, &mem->made, f->rows));
+    TRY(product(f, &w->down, &mem->gated, &mem->made));
 error:
     return err;
 }
@@ -81,13 +92,12 @@ static kim_err layer(const forward *f, uint32_t i)
 {
     kim_err err = KIM_OK;
     const session_memory *mem = f->mem;
-    const architecture *a = &f->m->arch;
     const layer_weights *w = &f->m->layers[i];
-    const span *next = i + 1 < a->layers ? &w[1].norm_attention : &f->m->norm_output;
-    TRY(op_matmul(f->st, &w->qkv, &mem->h, a->hidden, &mem->qkv, f->rows));
+    const span *next = i + 1 < f->m->arch.layers ? &w[1].norm_attention : &f->m->norm_output;
+    TRY(product(f, &w->qkv, &mem->h, &mem->qkv));
     TRY(qk_norm_rope_store(f, i));
     TRY(attention(f, i));
-    TRY(op_matmul(f->st, &w->o, &mem->attended, a->heads * a->head, &mem->made, f->rows));
+    TRY(product(f, &w->o, &mem->attended, &mem->made));
     TRY(norm(f, &mem->made, &w->norm_post_attention, &w->norm_feed_forward));
     TRY(gated_feed_forward(f, w));
     TRY(norm(f, &mem->made, &w->norm_post_feed_forward, next));
@@ -100,7 +110,13 @@ static kim_err logits(const forward *f, uint32_t first, uint32_t rows)
 {
     const uint64_t row_bytes = f->m->arch.hidden * 4ull;
     const span h = span_part(&f->mem->h, first * row_bytes, rows * row_bytes);
-    return op_matmul(f->st, &f->m->embedding, &h, f->m->arch.hidden, &f->mem->logits, rows);
+    return op_matmul(f->st, &(matmul_params){
+                                .w = &f->m->embedding,
+                                .x = &h,
+                                .x_width = f->m->arch.hidden,
+                                .y = &f->mem->logits,
+                                .columns = rows,
+                            });
 }
 
 static kim_err scores(const forward *f, uint32_t scored)
@@ -123,7 +139,14 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
 {
     kim_err err = KIM_OK;
     const forward f = { st, m, mem, rows };
-    TRY(op_embed(st, &m->embedding, &mem->control, &mem->x, rows, m->arch.embed_scale));
+    TRY(op_embed(st, &(embed_params){
+                         .w = &m->embedding,
+                         .control = &mem->control,
+                         .soft = mem->soft.bytes ? &mem->soft : NULL,
+                         .y = &mem->x,
+                         .columns = rows,
+                         .scale = m->arch.embed_scale,
+                     }));
     TRY(norm(&f, NULL, NULL, &m->layers[0].norm_attention));
     for (uint32_t i = 0; i < m->arch.layers; i++)
         TRY(layer(&f, i));

@@ -7,10 +7,11 @@
 // - Params structs: zero-initialised is the default. NULL for a params pointer is the same.
 // - Objects are destroyed by their own _destroy, which takes a pointer to the pointer, accepts NULL
 //   inside, and sets it to NULL. An object must outlive what was made from it:
-//   gpu > model > session.
+//   gpu > model > session, and model > images encoded for it.
 // - The library never prints, never exits, and keeps no pointer to what the caller passed, except
 //   callbacks and their `user`.
-// - A gpu and a model may be used from several threads; one session from one thread at a time.
+// - A gpu and a model may be used from several threads; one session, and one image that is being
+//   prepared or encoded, from one thread at a time.
 #ifndef KIMBERLITE_H
 #define KIMBERLITE_H
 
@@ -24,6 +25,7 @@ extern "C" {
 #define KIM_VERSION "0.1.0"
 
 typedef struct kim_model kim_model;
+typedef struct kim_image kim_image;
 typedef struct kim_session kim_session;
 
 // ------------------------------------------------------------------------------------ model
@@ -32,6 +34,9 @@ typedef struct kim_model_params {
     // Called often while loading; returning false stops with KIM_ERR_CANCELLED. NULL: not called.
     bool (*progress)(void *user, uint64_t bytes_done, uint64_t bytes_total);
     void *progress_user;
+    const char *mmproj; // the projector that goes with a GGUF file; NULL: the model cannot see
+    const char
+        *quantize; // "q8_0", "q4_0": makes matrices in F32, F16 and BF16 so; NULL: as they are
 } kim_model_params;
 
 typedef struct kim_model_info {
@@ -48,6 +53,13 @@ typedef struct kim_model_info {
     uint64_t file_bytes;
     uint32_t tensors;
     int32_t bos, eos, end_of_turn;
+    bool vision;           // pictures can be read; the rest is 0 or -1 if not
+    uint32_t image_size;   // pixels of a side that the encoder sees
+    uint32_t image_patch;  // pixels of a side of a patch
+    uint32_t image_tokens; // soft tokens of a tile
+    uint32_t vision_layers, vision_hidden;
+    int32_t start_of_image, end_of_image;
+    int32_t image_token; // that stands for each soft token; maybe not below vocab
 } kim_model_info;
 
 typedef struct kim_tensor_info {
@@ -58,14 +70,18 @@ typedef struct kim_tensor_info {
     uint64_t bytes;    // in the file
 } kim_tensor_info;
 
-// Opens a GGUF file and puts its weights on the device.
+// Opens a GGUF file, or a folder as published (config.json, tokenizer.json, safetensors files), and
+// puts its weights on the device.
 // With gpu NULL the weights stay in the file: information, tensors, plan and tokenizer only.
+//
+// path: NULL: the vision part alone, of params->mmproj: pictures can be prepared and encoded; there
+//       is no text
 KIM_API kim_err kim_model_open(kim_model **out, kim_gpu *gpu, const char *path,
                                const kim_model_params *params);
 KIM_API void kim_model_destroy(kim_model **model);
 KIM_API const kim_model_info *kim_model_get_info(const kim_model *model);
 
-// index: below kim_model_info.tensors, in file order
+// index: below kim_model_info.tensors, in file order; those of an mmproj come last
 KIM_API kim_err kim_model_get_tensor(const kim_model *model, uint32_t index, kim_tensor_info *out);
 
 // ---------------------------------------------------------------------------------- tokens
@@ -100,17 +116,115 @@ typedef struct kim_utf8 {
 // Returns the bytes written.
 KIM_API size_t kim_utf8_feed(kim_utf8 *state, const char *bytes, size_t length, char *out);
 
+// ---------------------------------------------------------------------------------- pictures
+
+// Decodes a picture: PNG, JPEG, and WebP where the build has it, turned as its EXIF says.
+// It belongs to no model yet.
+KIM_API kim_err kim_image_open(kim_image **out, const char *path);
+
+// name: stands for the file in errors; NULL: "the picture"
+KIM_API kim_err kim_image_decode(kim_image **out, const void *bytes, size_t length,
+                                 const char *name);
+
+// channels: 3 (RGB) or 4 (the fourth is dropped)   stride: bytes from row to row; 0: width *
+// channels
+KIM_API kim_err kim_image_from_pixels(kim_image **out, const void *pixels, uint32_t width,
+                                      uint32_t height, uint32_t channels, size_t stride);
+KIM_API void kim_image_destroy(kim_image **image);
+
+// Pan and scan: besides the whole picture the model sees crops of a long one.
+typedef struct kim_pan_and_scan {
+    bool on;
+    uint32_t min_crop;  // pixels of the shorter side of a crop; 0: the model's (256)
+    uint32_t max_crops; // 0: the model's (4)
+    float ratio;        // of the sides, from which on there are crops; 0: the model's (1.2)
+} kim_pan_and_scan;
+
+typedef struct kim_image_info {
+    uint32_t width, height; // as decoded
+    uint32_t tiles;         // what the model sees: the picture and its crops; 0: not prepared
+    uint32_t tile_size;     // pixels of a tile's side
+    uint32_t tile_tokens;   // soft tokens of a tile
+    bool encoded;
+} kim_image_info;
+KIM_API void kim_image_get_info(const kim_image *image, kim_image_info *out);
+
+// Makes what the model's encoder sees of the picture: resized tiles. Works without a gpu.
+// crops: NULL: none
+KIM_API kim_err kim_image_prepare(kim_image *image, kim_model *model,
+                                  const kim_pan_and_scan *crops);
+
+// The pixels of one tile of a prepared picture: [3, tile_size, tile_size], as the encoder gets
+// them.
+KIM_API kim_err kim_image_get_pixels(const kim_image *image, uint32_t tile, float *pixels);
+// The same as [tile_size, tile_size, 3] bytes, to look at. Valid until the image is prepared anew.
+KIM_API const uint8_t *kim_image_get_rgb(const kim_image *image, uint32_t tile);
+
+// Runs the encoder for pictures, as many tiles at once as memory allows. One that was not prepared
+// for this model is, without crops. Tiles whose pixels were encoded before, in whatever picture,
+// cost nothing while the model remembers them.
+//
+// progress: called with tiles done and tiles there are; false: KIM_ERR_CANCELLED. NULL: not called
+KIM_API kim_err kim_images_encode(kim_model *model, kim_image *const *images, uint32_t count,
+                                  bool (*progress)(void *user, uint64_t done, uint64_t total),
+                                  void *user);
+
+// The soft tokens of one tile of an encoded picture: [tile_tokens, kim_model_info.hidden].
+KIM_API const float *kim_image_get_soft_tokens(const kim_image *image, uint32_t tile);
+
+// What the encoder has done since the model was opened.
+typedef struct kim_vision_stats {
+    uint64_t tiles, remembered; // encoded; found among those encoded before
+    double seconds;             // on the device
+    double operations;          // floating-point, of its products
+} kim_vision_stats;
+KIM_API void kim_model_get_vision_stats(const kim_model *model, kim_vision_stats *out);
+
+// ----------------------------------------------------------------------------------- prompts
+
 // One message of a conversation. role: "system" (first only), "user", "assistant".
+//
+// The last pictures stand where the text has <start_of_image>, in order; those that there are more
+// of stand before the text. Other special tokens in the text are plain text.
 typedef struct kim_message {
     const char *role;
-    const char *text; // zero-terminated UTF-8; special tokens in it are plain text
+    const char *text;               // zero-terminated UTF-8
+    const kim_image *const *images; // [n_images] encoded
+    uint32_t n_images;
 } kim_message;
 
 // The ids of a whole conversation as Gemma 3's chat template gives them, <bos> first, ending with
-// the opening of the model's turn. A system text is put before the first user text.
+// the opening of the model's turn. A system text is put before the first user text. Pictures are
+// laid out as the published processor does it: each soft token is kim_model_info.image_token.
 // ids: free with kim_free
 KIM_API kim_err kim_chat_tokens(const kim_model *model, const kim_message *messages, uint32_t count,
                                 int32_t **ids, uint32_t *n_ids);
+
+// A text with pictures, which stand as in kim_message.
+typedef struct kim_text {
+    const char *text; // [length] any bytes
+    size_t length;
+    bool special; // special tokens in the text become their ids; false: plain text
+    const kim_image *const *images; // [n_images] encoded
+    uint32_t n_images;
+} kim_text;
+
+// The ids of a text with pictures, <bos> first, without any template.
+// ids: free with kim_free
+KIM_API kim_err kim_prompt_tokens(const kim_model *model, const kim_text *text, int32_t **ids,
+                                  uint32_t *n_ids);
+
+// Tokens with the pictures among them.
+typedef struct kim_prompt {
+    const int32_t *tokens; // [count]
+    uint32_t count;
+    const kim_image *const
+        *images;       // [n_images] in the order of their soft tokens; encoded for this
+    uint32_t n_images; // model. A tile has tile_tokens times image_token in a row
+    // Called after each batch with tokens read and tokens to read; false: KIM_ERR_CANCELLED.
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *progress_user;
+} kim_prompt;
 
 KIM_API void kim_free(void *pointer);
 
@@ -118,7 +232,8 @@ KIM_API void kim_free(void *pointer);
 
 typedef struct kim_session_params {
     uint32_t context; // positions; 0: the smaller of the model's and 8192
-    uint32_t batch;   // prompt tokens run together; 0: 512
+    uint32_t batch;   // prompt tokens run together; 0: 512. At least a picture's soft tokens,
+                      // where the model sees: they see each other
 } kim_session_params;
 
 // Memory on the device, exact to the byte.
@@ -126,6 +241,8 @@ typedef struct kim_plan {
     uint64_t weights;
     uint64_t kv_local, kv_global; // K and V of the session's layers
     uint64_t activations;         // everything else of one session
+    uint64_t vision_weights,
+        vision_activations; // of the encoder; the latter once, for all sessions
     uint64_t total;
     uint32_t kv_local_rows; // positions a local layer keeps
 } kim_plan;
@@ -141,7 +258,8 @@ KIM_API void kim_session_destroy(kim_session **session);
 KIM_API uint32_t kim_session_position(const kim_session *session); // tokens read so far
 KIM_API uint32_t kim_session_context(const kim_session *session);  // positions there are
 
-// The tokens read so far: [kim_session_position]. Valid until the session is next changed.
+// The tokens read so far: [kim_session_position]; a soft token is image_token. Valid until the
+// session is next changed.
 KIM_API const int32_t *kim_session_tokens(const kim_session *session);
 
 // Reads n more tokens into the session and leaves the logits of the last one.
@@ -155,21 +273,32 @@ KIM_API kim_err kim_session_append(kim_session *session, const int32_t *tokens, 
 typedef struct kim_score {
     int32_t top;        // the most probable next token
     float top_logprob;  // its log-probability (natural)
-    float next_logprob; // of the token that does follow; 0 for the last
+    float next_logprob; // of the token that does follow; 0 for the last, and before a soft token
 } kim_score;
 
-// As kim_session_append, and scores every position: scores[i] is about what follows tokens[i].
-// scores: [n]
-KIM_API kim_err kim_session_append_scored(kim_session *session, const int32_t *tokens, uint32_t n,
-                                          kim_score *scores);
+// As kim_session_append, with pictures; the session shares what it needs of them, so they may be
+// destroyed.
+//
+// scores: [count] or NULL: scores[i] is about what follows tokens[i]
+KIM_API kim_err kim_session_read(kim_session *session, const kim_prompt *prompt, kim_score *scores);
+
+// Makes the session hold just this prompt, from its first token: what it holds already of the
+// beginning, the same tokens and the same pictures, is kept and the rest is read. The last token is
+// always read, for its logits.
+//
+// reused: set to the tokens that were kept; NULL: not wanted
+// After a failure the session holds a beginning of the prompt.
+KIM_API kim_err kim_session_continue(kim_session *session, const kim_prompt *prompt,
+                                     uint32_t *reused);
 
 // The logits after the last token: [kim_model_info.vocab]. NULL before the first append or after a
 // cut. Valid until the session is next changed.
 KIM_API const float *kim_session_logits(const kim_session *session);
 
 // Forgets all tokens from `position` on; the next append continues there.
-// position: 0 .. kim_session_position. Free within the last `batch` tokens; further back the local
-// layers have overwritten what they need, and the kept tokens are read again.
+// position: 0 .. kim_session_position, and not within a picture. Free within the last `batch`
+// tokens; further back the local layers have overwritten what they need, and the kept tokens are
+// read again.
 KIM_API kim_err kim_session_cut(kim_session *session, uint32_t position);
 
 // A second session with the same past; both go on independently.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// A model: what the file says, and its weights on one device. Internal to engine/.
+// A model: what its files say, and its weights on one device. Internal to engine/.
 #ifndef KIM_MODEL_H
 #define KIM_MODEL_H
 
-#include "architecture.h"
-#include "tokenizer.h"
+#include "image.h"
+#include "model_files.h"
 
 #include "host/linear.h"
 #include "host/ops.h"
@@ -23,15 +23,21 @@ typedef struct layer_weights {
 
 struct kim_model {
     kim_gpu *gpu; // NULL: information only
-    gguf *file;
-    tokenizer *tokens;
-    architecture arch;
+    model_files files;
+    const tokenizer *tokens;     // of the files
+    architecture arch;           // of the files, and the vocabulary
+    const weight_type *quantize; // what plain matrices of the text become; NULL: they stay
     kim_model_info info;
-    pool weights;
+    pool weights; // of the text
     layer_weights *layers;
     linear embedding;                     // (vocab, hidden), and the output: they are tied
     span norm_output;                     // (hidden)
     span rotation_local, rotation_global; // see rope.comp
+    encoder *vision;                      // NULL: the model cannot see
+    image_cache images;                   // tiles encoded before
 };
+
+// A model that was opened as a projector alone is an error: it has no text.
+kim_err model_check_text(const kim_model *m);
 
 #endif

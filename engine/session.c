@@ -76,6 +76,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     *out = NULL;
     if (!model->gpu)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_create: the model was opened without a gpu");
+    TRY(model_check_text(model));
     TRY(session_params_fill(model, params, &p));
     s = calloc(1, sizeof *s);
     REQUIRE_MEMORY(s);
@@ -109,6 +110,7 @@ void kim_session_destroy(kim_session **session)
     stream_destroy(&s->decode.st);
     stream_destroy(&s->prompt.st);
     session_memory_destroy(&s->memory);
+    session_pictures_destroy(&s->pictures);
     free(s->tokens);
     free(s);
     *session = NULL;
@@ -151,9 +153,7 @@ static kim_err run_step(kim_session *s, const int32_t *tokens, uint32_t rows, st
         step->output = output;
         step->scored = scored;
     }
-    uint32_t *control = span_map(&s->memory.control);
-    control[CONTROL_POSITION] = s->position;
-    memcpy(control + CONTROL_TOKENS, tokens, (rows + next) * sizeof *tokens);
+    session_write_rows(s, tokens, rows, next);
     s->has_logits = false;
     if (s->written < s->position + rows)
         s->written = s->position + rows;
@@ -177,20 +177,34 @@ static void read_scores(const kim_session *s, uint32_t rows, kim_score *out)
     }
 }
 
-static kim_err run_tokens(kim_session *s, const int32_t *tokens, uint32_t n, kim_score *scores)
+// Tokens of the next batch: as many as fit without parting a picture, whose tokens see each other.
+static uint32_t batch_rows(const kim_session *s, uint32_t left)
+{
+    if (left <= s->batch)
+        return left;
+    const session_picture *p = session_pictures_at(&s->pictures, s->position + s->batch);
+    return p ? p->first - s->position : s->batch;
+}
+
+// The pictures among the tokens are known to the session already.
+static kim_err run_tokens(kim_session *s, const kim_prompt *p, kim_score *scores)
 {
     kim_err err = KIM_OK;
-    for (uint32_t done = 0; done < n;) {
-        const uint32_t rows = n - done < s->batch ? n - done : s->batch;
-        const bool last = done + rows == n;
+    for (uint32_t done = 0; done < p->count;) {
+        if (p->progress && !p->progress(p->progress_user, done, p->count))
+            FAIL(KIM_ERR_CANCELLED, "reading the prompt was stopped after %u of %u tokens", done,
+                 p->count);
+        const uint32_t rows = batch_rows(s, p->count - done);
+        const bool last = done + rows == p->count;
         const step_output output = scores ? STEP_SCORES : last ? STEP_LOGITS : STEP_NOTHING;
-        TRY(run_step(s, tokens + done, rows, output, scores && !last));
+        TRY(run_step(s, p->tokens + done, rows, output, scores && !last));
         if (scores)
             read_scores(s, rows, scores + done);
         done += rows;
     }
-    if (scores)
-        scores[n - 1].next_logprob = 0;
+    for (uint32_t i = 0; scores && i < p->count; i++)
+        if (i + 1 == p->count || session_pictures_at(&s->pictures, s->position - p->count + i + 1))
+            scores[i].next_logprob = 0;
 error:
     return err;
 }
@@ -208,7 +222,8 @@ kim_err session_restore_rings(kim_session *s)
         if (lost > needed && s->position) {
             const uint32_t n = s->position;
             s->position = s->written = s->loaded = 0;
-            const kim_err err = run_tokens(s, s->tokens, n, NULL);
+            const kim_err err =
+                run_tokens(s, &(kim_prompt){ .tokens = s->tokens, .count = n }, NULL);
             s->position = n; // what was read is in s->tokens in any case; the next try starts anew
             s->has_logits = false; // as after any cut
             if (err)
@@ -219,40 +234,66 @@ kim_err session_restore_rings(kim_session *s)
     return KIM_OK;
 }
 
-static kim_err append(kim_session *s, const int32_t *tokens, uint32_t n, kim_score *scores)
+static kim_err check_room(const kim_session *s, uint32_t position, uint32_t n)
+{
+    if (n <= s->context - position)
+        return KIM_OK;
+    return kim_fail(KIM_ERR_CONTEXT_FULL,
+                    "%u tokens do not fit: %u of the session's %u positions are free, %u too few",
+                    n, s->context - position, s->context, n - (s->context - position));
+}
+
+kim_err kim_session_read(kim_session *s, const kim_prompt *prompt, kim_score *scores)
 {
     kim_err err = KIM_OK;
-    if (!s || !tokens || !n)
-        FAIL(KIM_ERR_ARGUMENT, "kim_session_append: no session or no tokens");
+    session_pictures fresh = { 0 };
+    if (!s || !prompt || !prompt->tokens || !prompt->count)
+        return kim_fail(KIM_ERR_ARGUMENT, "kim_session_read: no session or no tokens");
     const uint32_t position = s->position;
-    if (n > s->context - position)
-        FAIL(KIM_ERR_CONTEXT_FULL,
-             "%u tokens do not fit: %u of the session's %u positions are free, "
-             "%u too few",
-             n, s->context - position, s->context, n - (s->context - position));
-    for (uint32_t i = 0; i < n; i++)
-        if (tokens[i] < 0 || (uint32_t)tokens[i] >= s->model->arch.vocab)
-            FAIL(KIM_ERR_ARGUMENT, "token %u is %d; ids are 0 to %u", i, (int)tokens[i],
-                 s->model->arch.vocab - 1);
+    TRY(check_room(s, position, prompt->count));
+    TRY(session_pictures_find(&fresh, s->model, prompt, position));
     TRY(session_restore_rings(s));
-    err = run_tokens(s, tokens, n, scores);
-    if (err)
-        s->position = position;
+    for (uint32_t i = 0; i < fresh.count; i++)
+        TRY(session_pictures_add(&s->pictures, fresh.list[i].first, fresh.list[i].tile));
+    TRY(run_tokens(s, prompt, scores));
 error:
+    if (err) {
+        s->position = position;
+        session_pictures_cut(&s->pictures, position);
+    }
+    session_pictures_destroy(&fresh);
     return err;
 }
 
 kim_err kim_session_append(kim_session *session, const int32_t *tokens, uint32_t n)
 {
-    return append(session, tokens, n, NULL);
+    return kim_session_read(session, &(kim_prompt){ .tokens = tokens, .count = n }, NULL);
 }
 
-kim_err kim_session_append_scored(kim_session *session, const int32_t *tokens, uint32_t n,
-                                  kim_score *scores)
+kim_err kim_session_continue(kim_session *s, const kim_prompt *prompt, uint32_t *reused)
 {
-    if (!scores)
-        return kim_fail(KIM_ERR_ARGUMENT, "kim_session_append_scored: scores is NULL");
-    return append(session, tokens, n, scores);
+    kim_err err = KIM_OK;
+    session_pictures all = { 0 };
+    if (!s || !prompt || !prompt->tokens || !prompt->count)
+        return kim_fail(KIM_ERR_ARGUMENT, "kim_session_continue: no session or no tokens");
+    TRY(check_room(s, 0, prompt->count));
+    TRY(session_pictures_find(&all, s->model, prompt, 0));
+    const uint32_t same = session_common(s, prompt, &all);
+    TRY(kim_session_cut(s, same));
+    TRY(session_restore_rings(s));
+    for (uint32_t i = 0; i < all.count; i++)
+        if (all.list[i].first >= same)
+            TRY(session_pictures_add(&s->pictures, all.list[i].first, all.list[i].tile));
+    kim_prompt rest = *prompt;
+    rest.tokens += same;
+    rest.count -= same;
+    TRY(run_tokens(s, &rest, NULL));
+    if (reused)
+        *reused = same;
+error:
+    session_pictures_cut(&s->pictures, s->position);
+    session_pictures_destroy(&all);
+    return err;
 }
 
 kim_err kim_session_cut(kim_session *session, uint32_t position)
@@ -261,9 +302,16 @@ kim_err kim_session_cut(kim_session *session, uint32_t position)
         return kim_fail(KIM_ERR_ARGUMENT,
                         "kim_session_cut: the session has %u tokens, fewer than %u",
                         session ? session->position : 0, position);
+    const session_picture *p = session_pictures_at(&session->pictures, position);
+    if (position < session->position && p && p->first < position)
+        return kim_fail(KIM_ERR_ARGUMENT,
+                        "kim_session_cut: position %u is within a picture, from %u to %u; its soft "
+                        "tokens see each other",
+                        position, p->first, p->first + p->tile->tokens - 1);
     if (position < session->position)
         session->has_logits = false;
     session->position = position;
+    session_pictures_cut(&session->pictures, position);
     return KIM_OK;
 }
 
@@ -298,6 +346,9 @@ kim_err kim_session_fork(kim_session **out, const kim_session *session)
     TRY(stream_reset(st));
     memcpy(s->tokens, session->tokens, session->position * sizeof *s->tokens);
     memcpy(span_map(&s->memory.logits_back), span_map(&from->logits_back), from->logits_back.bytes);
+    for (uint32_t i = 0; i < session->pictures.count; i++)
+        TRY(session_pictures_add(&s->pictures, session->pictures.list[i].first,
+                                 session->pictures.list[i].tile));
     s->position = session->position;
     s->written = session->written;
     s->loaded = session->loaded;

@@ -24,10 +24,23 @@ typedef struct session_memory {
     span partial;          // of attention over split keys
     span logits;           // [SCORE_ROWS, vocab]
     span scores;           // [batch, 4]
-    span control;          // CONTROL_TOKENS + batch + 1 words
+    span control;          // CONTROL_ROW(batch + 1, 0) words
+    span soft;             // [batch, hidden] rows of pictures; bytes 0 where the model sees none
     span logits_back;      // [vocab]
     span scores_back;      // [batch, 4]
 } session_memory;
+
+// The soft tokens of a tile, from position `first` on. They are always read in one batch.
+typedef struct session_picture {
+    uint32_t first;
+    soft_tile *tile; // a user of it
+} session_picture;
+
+// Zero-initialised is empty.
+typedef struct session_pictures {
+    session_picture *list; // by position
+    uint32_t count, room;
+} session_pictures;
 
 // What a recorded stream computes after the layers.
 typedef enum step_output {
@@ -51,6 +64,7 @@ struct kim_session {
     step_stream decode; // one token
     step_stream prompt; // the last shape of batch
     int32_t *tokens;    // [context]
+    session_pictures pictures;
     uint32_t position;
     uint32_t written; // one beyond the highest position whose K and V were written: positions below
                       // written - rows of a ring are overwritten there
@@ -73,6 +87,31 @@ void session_memory_destroy(session_memory *mem);
 // scored: with STEP_SCORES, the tokens the control block will hold: rows, or one more
 kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem, uint32_t rows,
                        step_output output, uint32_t scored);
+
+// ---- pictures: session_pictures.c
+
+kim_err session_pictures_add(session_pictures *p, uint32_t first, soft_tile *tile);
+// Forgets those from `position` on.
+void session_pictures_cut(session_pictures *p, uint32_t position);
+void session_pictures_destroy(session_pictures *p);
+
+// The picture that has this position; NULL: text.
+const session_picture *session_pictures_at(const session_pictures *p, uint32_t position);
+
+// Finds where each tile of the prompt's images has its soft tokens, and checks all tokens.
+//
+// out: empty; set to them, at the positions from `position` on
+kim_err session_pictures_find(session_pictures *out, const kim_model *m, const kim_prompt *prompt,
+                              uint32_t position);
+
+// Tokens that the session holds and a prompt for position 0 begins with, pictures whole.
+uint32_t session_common(const kim_session *s, const kim_prompt *prompt,
+                        const session_pictures *pictures);
+
+// Writes the control block of the rows from the session's position on, and the soft tokens.
+//
+// next: tokens[rows] exists: the one after the batch
+void session_write_rows(const kim_session *s, const int32_t *tokens, uint32_t rows, bool next);
 
 // Checks that the session can go on from here and lets it: after a cut too far back for the rings,
 // the kept tokens are read again.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A session in a file: its tokens and the K and V that the next token can see.
 //
-// All numbers little-endian: the header; the tokens, i32; the logits, f32, if there are any; then
-// for every layer and kv head, K and V of the positions kept, in groups of KEY_GROUP positions as
-// they stand in the cache. A local layer keeps its window, a global one all. So a session goes into
-// another one of the same model with another size of context or batch.
+// All numbers little-endian: the header; the tokens, i32; the logits, f32, if there are any; the
+// first positions of the pictures, u32, then the soft tokens of each, f32; then for every layer and
+// kv head, K and V of the positions kept, in groups of KEY_GROUP positions as they stand in the
+// cache. A local layer keeps its window, a global one all. So a session goes into another one of
+// the same model with another size of context or batch.
 #include "session.h"
 
 #include "host/error.h"
@@ -13,14 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_VERSION 1
+#define FILE_VERSION 2
 
 typedef struct session_header {
     char magic[8];
     uint32_t version, header_bytes;
     uint32_t layers, hidden, heads, kv_heads, head, vocab, window; // must be the model's
-    uint32_t has_logits;
-    uint64_t model_bytes; // size of the model's file
+    uint32_t has_logits, n_pictures;
+    uint32_t image_tokens; // soft tokens of a picture; 0: the model cannot see
+    uint64_t model_bytes;  // size of the model's file
     uint64_t position;
     uint64_t payload_bytes;
     uint64_t hash; // of this header with 0 here, then of the payload
@@ -40,7 +42,9 @@ static session_header header_for(const kim_session *s)
         .head = a->head,
         .vocab = a->vocab,
         .window = a->window,
+        .image_tokens = s->model->info.image_tokens,
         .has_logits = s->has_logits,
+        .n_pictures = s->pictures.count,
         .model_bytes = s->model->info.file_bytes,
         .position = s->position,
     };
@@ -60,15 +64,25 @@ static uint64_t group_bytes(const architecture *a)
     return 2ull * KEY_GROUP * a->head;
 }
 
-static uint64_t payload_bytes(const kim_session *s, uint64_t position, bool logits)
+static uint64_t layer_bytes(const kim_session *s, uint32_t layer, uint64_t position)
 {
-    const architecture *a = &s->model->arch;
-    uint64_t sum = position * 4 + (logits ? a->vocab * 4ull : 0);
-    for (uint32_t i = 0; i < a->layers; i++) {
-        uint32_t first, end;
-        kept_groups(&s->memory.kv[i], position, &first, &end);
-        sum += 2ull * (end - first) * group_bytes(a) * a->kv_heads;
-    }
+    uint32_t first, end;
+    kept_groups(&s->memory.kv[layer], position, &first, &end);
+    return 2ull * (end - first) * group_bytes(&s->model->arch) * s->model->arch.kv_heads;
+}
+
+// Bytes of the soft tokens of one picture.
+static uint64_t picture_bytes(const kim_session *s)
+{
+    return 4ull * s->model->info.image_tokens * s->model->arch.hidden;
+}
+
+static uint64_t payload_bytes(const kim_session *s, const session_header *h)
+{
+    uint64_t sum = h->position * 4 + (h->has_logits ? s->model->arch.vocab * 4ull : 0);
+    sum += h->n_pictures * (4 + picture_bytes(s));
+    for (uint32_t i = 0; i < s->model->arch.layers; i++)
+        sum += layer_bytes(s, i, h->position);
     return sum;
 }
 
@@ -133,13 +147,6 @@ error:
     return err;
 }
 
-static uint64_t layer_bytes(const kim_session *s, uint32_t layer, uint64_t position)
-{
-    uint32_t first, end;
-    kept_groups(&s->memory.kv[layer], position, &first, &end);
-    return 2ull * (end - first) * group_bytes(&s->model->arch) * s->model->arch.kv_heads;
-}
-
 // A staging buffer for the largest layer.
 static kim_err create_staging(const kim_session *s, uint64_t position, pool_use use, pool *p,
                               span *out)
@@ -173,6 +180,10 @@ static kim_err write_session(const kim_session *s, payload_writer *w, const span
     TRY(write_payload(w, s->tokens, s->position * 4ull));
     if (s->has_logits)
         TRY(write_payload(w, kim_session_logits(s), s->model->arch.vocab * 4ull));
+    for (uint32_t i = 0; i < s->pictures.count; i++)
+        TRY(write_payload(w, &s->pictures.list[i].first, 4));
+    for (uint32_t i = 0; i < s->pictures.count; i++)
+        TRY(write_payload(w, s->pictures.list[i].tile->rows, picture_bytes(s)));
     for (uint32_t i = 0; i < s->model->arch.layers; i++) {
         TRY(copy_layer(s, i, s->position, staging, false));
         TRY(write_payload(w, span_map(staging), layer_bytes(s, i, s->position)));
@@ -196,7 +207,7 @@ kim_err kim_session_save(const kim_session *session, const char *path)
     TRY(create_staging(s, s->position, POOL_READBACK, &staging, &buffer));
     // The hash stands in the header, before what it is of: once to know it, once to write.
     session_header h = header_for(s);
-    h.payload_bytes = payload_bytes(s, s->position, s->has_logits);
+    h.payload_bytes = payload_bytes(s, &h);
     payload_writer hash_only = { .hash = hash_add(0, &h, sizeof h) };
     TRY(write_session(s, &hash_only, &buffer));
     h.hash = hash_only.hash;
@@ -237,42 +248,105 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
     if (h->position > s->context)
         return kim_fail(KIM_ERR_CONTEXT_FULL, "%s: has %llu tokens; this session has room for %u",
                         path, (unsigned long long)h->position, s->context);
-    if (h->payload_bytes != payload_bytes(s, h->position, h->has_logits) ||
-        h->payload_bytes != file->size - sizeof *h)
+    if (h->n_pictures && h->image_tokens != want.image_tokens)
+        return kim_fail(KIM_ERR_UNSUPPORTED,
+                        "%s: has pictures of %u soft tokens each, and this model takes pictures of "
+                        "%u (0: it was opened without its mmproj file)",
+                        path, h->image_tokens, want.image_tokens);
+    // n_pictures is below 2^32 and a picture's bytes below 2^40: no overflow
+    if (h->payload_bytes != payload_bytes(s, h) || h->payload_bytes != file->size - sizeof *h)
         return kim_fail(KIM_ERR_FORMAT,
                         "%s: is damaged: %llu bytes after the header, %llu are "
                         "expected",
                         path, (unsigned long long)(file->size - sizeof *h),
-                        (unsigned long long)payload_bytes(s, h->position, h->has_logits));
+                        (unsigned long long)payload_bytes(s, h));
     return KIM_OK;
 }
 
-static kim_err check_payload(const kim_session *s, const session_header *h, const uint8_t *data,
-                             const char *path)
+// Where the parts of a file's payload begin.
+typedef struct payload {
+    const uint8_t *tokens, *logits, *firsts, *soft, *kv;
+} payload;
+
+static payload payload_parts(const kim_session *s, const session_header *h, const uint8_t *data)
+{
+    payload p = { .tokens = data };
+    p.logits = p.tokens + h->position * 4;
+    p.firsts = p.logits + (h->has_logits ? s->model->arch.vocab * 4ull : 0);
+    p.soft = p.firsts + h->n_pictures * 4ull;
+    p.kv = p.soft + h->n_pictures * picture_bytes(s);
+    return p;
+}
+
+static kim_err check_hash(const kim_session *s, const session_header *h, const payload *p,
+                          const char *path)
 {
     session_header plain = *h;
     plain.hash = 0;
     uint64_t hash = hash_add(0, &plain, sizeof plain);
-    hash = hash_add(hash, data, h->position * 4);
-    const uint8_t *at = data + h->position * 4;
-    if (h->has_logits) {
-        hash = hash_add(hash, at, s->model->arch.vocab * 4ull);
-        at += s->model->arch.vocab * 4ull;
-    }
+    hash = hash_add(hash, p->tokens, h->position * 4);
+    if (h->has_logits)
+        hash = hash_add(hash, p->logits, s->model->arch.vocab * 4ull);
+    for (uint32_t i = 0; i < h->n_pictures; i++)
+        hash = hash_add(hash, p->firsts + i * 4ull, 4);
+    for (uint32_t i = 0; i < h->n_pictures; i++)
+        hash = hash_add(hash, p->soft + i * picture_bytes(s), picture_bytes(s));
+    const uint8_t *at = p->kv;
     for (uint32_t i = 0; i < s->model->arch.layers; i++) {
         hash = hash_add(hash, at, layer_bytes(s, i, h->position));
         at += layer_bytes(s, i, h->position);
     }
-    if (hash != h->hash)
-        return kim_fail(KIM_ERR_FORMAT, "%s: is damaged: its checksum is wrong", path);
+    return hash == h->hash
+               ? KIM_OK
+               : kim_fail(KIM_ERR_FORMAT, "%s: is damaged: its checksum is wrong", path);
+}
+
+static uint32_t read_u32(const uint8_t *from)
+{
+    uint32_t value;
+    memcpy(&value, from, 4);
+    return value;
+}
+
+// Every token is in the vocabulary, or a soft token of the next picture.
+static kim_err check_tokens(const kim_session *s, const session_header *h, const payload *p,
+                            const char *path)
+{
+    uint64_t end = 0; // of the last picture so far
+    uint32_t n = 0;
     for (uint64_t i = 0; i < h->position; i++) {
-        int32_t id;
-        memcpy(&id, data + i * 4, 4);
-        if (id < 0 || (uint32_t)id >= s->model->arch.vocab)
+        const uint32_t id = read_u32(p->tokens + i * 4);
+        if (i >= end && n < h->n_pictures && read_u32(p->firsts + n * 4ull) == i) {
+            end = i + h->image_tokens;
+            n++;
+        }
+        if (i < end ? id != (uint32_t)s->model->info.image_token : id >= s->model->arch.vocab)
             return kim_fail(KIM_ERR_FORMAT, "%s: is damaged: token %llu is %d", path,
                             (unsigned long long)i, (int)id);
     }
+    return n == h->n_pictures && end <= h->position
+               ? KIM_OK
+               : kim_fail(KIM_ERR_FORMAT, "%s: is damaged: its pictures are not in its tokens",
+                          path);
+}
+
+static kim_err load_pictures(session_pictures *out, const kim_session *s, const session_header *h,
+                             const payload *p)
+{
+    kim_err err = KIM_OK;
+    soft_tile *tile = NULL;
+    for (uint32_t i = 0; i < h->n_pictures; i++) {
+        tile = soft_tile_create(h->image_tokens, s->model->arch.hidden, NULL, 0);
+        REQUIRE_MEMORY(tile);
+        memcpy(tile->rows, p->soft + i * picture_bytes(s), picture_bytes(s));
+        TRY(session_pictures_add(out, read_u32(p->firsts + i * 4ull), tile));
+        soft_tile_release(&tile);
+    }
     return KIM_OK;
+error:
+    soft_tile_release(&tile);
+    session_pictures_destroy(out);
+    return err;
 }
 
 kim_err kim_session_load(kim_session *session, const char *path)
@@ -283,22 +357,23 @@ kim_err kim_session_load(kim_session *session, const char *path)
     pool staging = { 0 };
     span buffer;
     session_header h;
+    session_pictures pictures = { 0 };
     if (!session || !path)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_load: session or path is NULL");
     TRY(file_map(&file, path));
     TRY(check_header(s, &file, path, &h));
-    const uint8_t *at = file.data + sizeof h;
-    TRY(check_payload(s, &h, at, path));
+    const payload p = payload_parts(s, &h, file.data + sizeof h);
+    TRY(check_hash(s, &h, &p, path));
+    TRY(check_tokens(s, &h, &p, path));
+    TRY(load_pictures(&pictures, s, &h, &p));
     TRY(create_staging(s, h.position, POOL_UPLOAD, &staging, &buffer));
 
     // From here on the session's past is replaced; a failure of the device leaves it empty.
     s->prompt.rows = 0;
     s->position = s->written = s->loaded = 0;
     s->has_logits = false;
-    const uint8_t *const tokens = at;
-    at += h.position * 4;
-    const uint8_t *const logits = at;
-    at += h.has_logits ? s->model->arch.vocab * 4ull : 0;
+    session_pictures_cut(&s->pictures, 0);
+    const uint8_t *at = p.kv;
     for (uint32_t i = 0; i < s->model->arch.layers; i++) {
         const uint64_t bytes = layer_bytes(s, i, h.position);
         memcpy(span_map(&buffer), at, bytes);
@@ -306,9 +381,12 @@ kim_err kim_session_load(kim_session *session, const char *path)
         at += bytes;
     }
     TRY(stream_reset(s->prompt.st));
-    memcpy(s->tokens, tokens, h.position * 4);
+    memcpy(s->tokens, p.tokens, h.position * 4);
     if (h.has_logits)
-        memcpy(span_map(&s->memory.logits_back), logits, s->model->arch.vocab * 4ull);
+        memcpy(span_map(&s->memory.logits_back), p.logits, s->model->arch.vocab * 4ull);
+    session_pictures_destroy(&s->pictures);
+    s->pictures = pictures;
+    pictures = (session_pictures){ 0 };
     s->position = (uint32_t)h.position;
     // A file holds just one window: going back from here means reading the tokens again.
     s->written = s->loaded = s->position;
@@ -317,6 +395,7 @@ error:
     if (staging.gpu)
         (void)stream_reset(s->prompt.st);
     pool_destroy(&staging);
+    session_pictures_destroy(&pictures);
     file_unmap(&file);
     return err;
 }

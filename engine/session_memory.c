@@ -30,6 +30,8 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
                         "a batch of %u tokens was asked for; at most 65536 is "
                         "possible",
                         out->batch);
+    if (m->vision && out->batch < encoder_get_shape(m->vision)->tokens)
+        out->batch = encoder_get_shape(m->vision)->tokens;
     if (out->batch > out->context)
         out->batch = out->context;
     return KIM_OK;
@@ -100,7 +102,9 @@ static kim_err place_activations(session_memory *mem, const kim_model *m, uint32
     TRY(pool_place(to, attention_partial_bytes(&shape, most_keys), &mem->partial));
     TRY(place_rows(to, SCORE_ROWS, a->vocab, &mem->logits));
     TRY(place_rows(to, batch, 4, &mem->scores));
-    TRY(place_rows(&mem->upload, 1, CONTROL_TOKENS + batch + 1ull, &mem->control));
+    TRY(place_rows(&mem->upload, 1, CONTROL_ROW(batch + 1ull, 0), &mem->control));
+    if (m->vision)
+        TRY(place_rows(&mem->upload, batch, a->hidden, &mem->soft));
     TRY(place_rows(&mem->readback, 1, a->vocab, &mem->logits_back));
     TRY(place_rows(&mem->readback, batch, 4, &mem->scores_back));
 error:
@@ -147,6 +151,7 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_ses
     session_memory mem = { 0 };
     if (!model || !out)
         FAIL(KIM_ERR_ARGUMENT, "kim_model_plan: model or out is NULL");
+    TRY(model_check_text(model));
     TRY(session_params_fill(model, params, &p));
     TRY(session_place(&mem, model, gpu, &p));
     *out = (kim_plan){
@@ -159,7 +164,10 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_ses
     for (uint32_t i = 0; i < model->arch.layers; i++)
         if (model->arch.is_local[i])
             out->kv_local_rows = mem.kv[i].rows;
-    out->total = out->weights + out->kv_local + out->kv_global + out->activations;
+    if (model->vision)
+        encoder_plan(model->vision, &out->vision_weights, &out->vision_activations);
+    out->total = out->weights + out->kv_local + out->kv_global + out->activations +
+                 out->vision_weights + out->vision_activations;
 error:
     session_memory_destroy(&mem);
     return err;

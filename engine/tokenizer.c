@@ -25,7 +25,7 @@
 #define MAX_PIECE UINT16_MAX // bytes; candidate.left_inverse and .bytes have 16 bits
 
 static const char space_mark[] = "\xE2\x96\x81"; // U+2581
-enum { SPACE_MARK = sizeof space_mark - 1, MAX_RUN = 255 };
+enum { SPACE_MARK = sizeof space_mark - 1, MAX_RUN = 255, MAX_ENDS = 16 };
 
 typedef enum token_kind {
     KIND_ORDINARY,
@@ -61,7 +61,8 @@ struct tokenizer {
 
     int32_t byte_ids[256];
     tokenizer_ids ids;
-    int32_t file_eos; // -1: none
+    int32_t ends[MAX_ENDS]; // [n_ends] that the file names
+    uint32_t n_ends;
     uint32_t draw_limit;
 };
 
@@ -330,8 +331,7 @@ static kim_err add_byte(tokenizer *t, gguf_string text, uint32_t i, char *byte)
     return KIM_OK;
 }
 
-// Copies with U+2581 turned to ' '; returns the bytes written.
-static uint32_t copy_marked(char *out, const char *text, size_t length)
+uint32_t tokenizer_copy_marked(char *out, const char *text, size_t length)
 {
     char *o = out;
     for (size_t i = 0; i < length;) {
@@ -392,7 +392,7 @@ static kim_err copy_tokens(tokenizer *t, const tokenizer_params *p)
             TRY(add_byte(t, text, i, t->bytes + used));
             used++;
         } else if (t->kinds[i] == KIND_ORDINARY || (t->kinds[i] == KIND_ADDED && is_run(text))) {
-            used += copy_marked(t->bytes + used, text.data, text.length);
+            used += tokenizer_copy_marked(t->bytes + used, text.data, text.length);
         } else if (text.length) {
             memcpy(t->bytes + used, text.data, text.length);
             used += (uint32_t)text.length;
@@ -425,6 +425,17 @@ static kim_err check_named(const tokenizer *t, const char *name, int32_t id)
     return KIM_OK;
 }
 
+kim_err tokenizer_add_end(tokenizer *t, int32_t id)
+{
+    kim_err err = KIM_OK;
+    TRY(check_named(t, "the end-of-text token", id));
+    if (t->n_ends == MAX_ENDS)
+        FAIL(KIM_ERR_FORMAT, "more than %d end-of-text tokens are named", MAX_ENDS);
+    t->ends[t->n_ends++] = id;
+error:
+    return err;
+}
+
 static kim_err find_ids(tokenizer *t, const tokenizer_params *p)
 {
     kim_err err = KIM_OK;
@@ -438,8 +449,8 @@ static kim_err find_ids(tokenizer *t, const tokenizer_params *p)
         .image_soft_token = find_special(t, "<image_soft_token>"),
     };
     TRY(check_named(t, "the beginning-of-text token", p->bos));
-    TRY(check_named(t, "the end-of-text token", p->eos));
-    t->file_eos = p->eos;
+    if (p->eos >= 0)
+        TRY(tokenizer_add_end(t, p->eos));
     if (p->bos >= 0)
         t->ids.bos = p->bos;
     if (t->ids.eos < 0) // files of chat models often name <end_of_turn>: the text goes first
@@ -496,81 +507,6 @@ void tokenizer_destroy(tokenizer **t)
     free((*t)->run_text);
     free(*t);
     *t = NULL;
-}
-
-// Things that the published tokenizer of Gemma 3 does not do, and that are not done here.
-static kim_err check_keys(const gguf *g)
-{
-    kim_err err = KIM_OK;
-    gguf_string model = { 0 };
-    bool found, space_prefix = false;
-    TRY(gguf_get_string(g, "tokenizer.ggml.model", &model, &found));
-    if (!found)
-        FAIL(KIM_ERR_FORMAT, "%s: has no tokenizer: the key tokenizer.ggml.model is absent",
-             gguf_path(g));
-    if (!text_is(model, "llama"))
-        FAIL(KIM_ERR_UNSUPPORTED,
-             "%s: tokenizer.ggml.model is \"%.*s\", only \"llama\" (SentencePiece) is supported",
-             gguf_path(g), model.length < 64 ? (int)model.length : 64, model.data);
-    TRY(gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &space_prefix, NULL));
-    if (space_prefix)
-        FAIL(KIM_ERR_UNSUPPORTED,
-             "%s: tokenizer.ggml.add_space_prefix is true, only false is supported", gguf_path(g));
-error:
-    return err;
-}
-
-static kim_err check_count(const gguf *g, const char *name, uint64_t count, uint64_t n_tokens)
-{
-    if (count == n_tokens)
-        return KIM_OK;
-    return kim_fail(KIM_ERR_FORMAT, "%s: %s has %llu items, but tokenizer.ggml.tokens has %llu",
-                    gguf_path(g), name, (unsigned long long)count, (unsigned long long)n_tokens);
-}
-
-static kim_err get_named(const gguf *g, const char *name, int32_t *id)
-{
-    bool found;
-    kim_err err = gguf_get_i32(g, name, id, &found);
-    if (!err && found && *id < 0)
-        err = kim_fail(KIM_ERR_FORMAT, "%s: %s is %d, an id is 0 or more", gguf_path(g), name, *id);
-    return err;
-}
-
-kim_err tokenizer_create_from_gguf(tokenizer **out, const gguf *g)
-{
-    kim_err err = KIM_OK;
-    gguf_string *texts = NULL;
-    float *scores = NULL;
-    int32_t *types = NULL;
-    uint64_t count, n_scores, n_types;
-    tokenizer_params params = { .bos = -1, .eos = -1 };
-    *out = NULL;
-
-    TRY(check_keys(g));
-    TRY(gguf_get_array_strings(g, "tokenizer.ggml.tokens", &texts, &count, NULL));
-    TRY(gguf_get_array_f32(g, "tokenizer.ggml.scores", &scores, &n_scores, NULL));
-    TRY(gguf_get_array_i32(g, "tokenizer.ggml.token_type", &types, &n_types, NULL));
-    if (count == 0 || count > UINT32_MAX)
-        FAIL(KIM_ERR_FORMAT, "%s: tokenizer.ggml.tokens has %llu items, expected a vocabulary",
-             gguf_path(g), (unsigned long long)count);
-    TRY(check_count(g, "tokenizer.ggml.scores", n_scores, count));
-    TRY(check_count(g, "tokenizer.ggml.token_type", n_types, count));
-    TRY(get_named(g, "tokenizer.ggml.bos_token_id", &params.bos));
-    TRY(get_named(g, "tokenizer.ggml.eos_token_id", &params.eos));
-
-    params.count = (uint32_t)count;
-    params.texts = texts;
-    params.scores = scores;
-    params.types = types;
-    err = tokenizer_create(out, &params);
-    if (err)
-        kim_fail_prefix(err, gguf_path(g));
-error:
-    free(texts);
-    free(scores);
-    free(types);
-    return err;
 }
 
 // -------------------------------------------------------------------------------------- BPE
@@ -755,7 +691,7 @@ error:
 static kim_err encode_segment(const tokenizer *t, workspace *w, const char *text, size_t length,
                               token_list *list)
 {
-    uint32_t end = copy_marked(w->text, text, length), start = 0;
+    uint32_t end = tokenizer_copy_marked(w->text, text, length), start = 0;
     for (uint32_t i = 1; i <= end; i++) {
         bool cut = i == end || (w->text[i] == ' ' && w->text[i - 1] != ' ' &&
                                 !t->goes_on[(unsigned char)w->text[i - 1]]);
@@ -839,6 +775,16 @@ kim_err token_list_push(token_list *list, int32_t id)
 
 // ---------------------------------------------------------------------------------- queries
 
+int32_t tokenizer_find(const tokenizer *t, const char *text, uint32_t length)
+{
+    return table_find(t, text, length);
+}
+
+bool tokenizer_is_piece(const tokenizer *t, int32_t id)
+{
+    return t->kinds[id] == KIND_ORDINARY;
+}
+
 const char *tokenizer_bytes(const tokenizer *t, int32_t id, bool special, size_t *length)
 {
     *length = 0;
@@ -869,5 +815,9 @@ const tokenizer_ids *tokenizer_get_ids(const tokenizer *t)
 
 bool tokenizer_ends(const tokenizer *t, int32_t id)
 {
-    return id >= 0 && (id == t->ids.eos || id == t->ids.end_of_turn || id == t->file_eos);
+    for (uint32_t i = 0; i < t->n_ends; i++) {
+        if (id == t->ends[i])
+            return true;
+    }
+    return id >= 0 && (id == t->ids.eos || id == t->ids.end_of_turn);
 }

@@ -41,7 +41,13 @@ kim_err tokenizer_create(tokenizer **out, const tokenizer_params *params);
 // From the keys tokenizer.ggml.*; the gguf may be closed afterwards. Errors name the file.
 kim_err tokenizer_create_from_gguf(tokenizer **out, const gguf *g);
 
+// From a tokenizer.json, whose ids and order of merges must be those of SentencePiece.
+kim_err tokenizer_create_from_json(tokenizer **out, const char *path);
+
 void tokenizer_destroy(tokenizer **t);
+
+// Names a further token that ends an answer. It must be special.
+kim_err tokenizer_add_end(tokenizer *t, int32_t id);
 
 // A list of ids that grows. Zero-initialised is empty; free(ids) ends it.
 typedef struct token_list {
@@ -87,5 +93,17 @@ const tokenizer_ids *tokenizer_get_ids(const tokenizer *t);
 
 // True for <eos>, <end_of_turn>, and what the file names as its end.
 bool tokenizer_ends(const tokenizer *t, int32_t id);
+
+// ------------------------------------------------------------- for those who read the files
+
+// Copies a text with U+2581 turned to ' ', which is how texts are kept here; returns the bytes
+// written.
+uint32_t tokenizer_copy_marked(char *out, const char *text, size_t length);
+
+// The id that BPE has for a text that it does not split: of an ordinary piece or a run of spaces.
+// -1: none.
+int32_t tokenizer_find(const tokenizer *t, const char *text, uint32_t length);
+
+bool tokenizer_is_piece(const tokenizer *t, int32_t id); // an ordinary one
 
 #endif

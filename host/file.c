@@ -127,6 +127,16 @@ static FILE *create_new(const char *path)
     return file;
 }
 
+file_kind file_find(const char *path)
+{
+    wchar_t *wide = wide_path(path);
+    DWORD attributes = wide ? GetFileAttributesW(wide) : INVALID_FILE_ATTRIBUTES;
+    free(wide);
+    return attributes == INVALID_FILE_ATTRIBUTES   ? FILE_ABSENT
+           : attributes & FILE_ATTRIBUTE_DIRECTORY ? FILE_FOLDER
+                                                   : FILE_OTHER;
+}
+
 static bool is_special(const char *path)
 {
     wchar_t *wide = wide_path(path);
@@ -229,6 +239,12 @@ static FILE *create_new(const char *path)
     return file;
 }
 
+file_kind file_find(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) != 0 ? FILE_ABSENT : S_ISDIR(info.st_mode) ? FILE_FOLDER : FILE_OTHER;
+}
+
 static bool is_special(const char *path)
 {
     struct stat info;
@@ -259,6 +275,16 @@ static bool replace_file(const char *from, const char *to)
 }
 
 #endif
+
+char *file_in_folder(const char *folder, const char *name)
+{
+    const size_t length = strlen(folder), room = length + strlen(name) + 2;
+    const bool slash = length > 0 && folder[length - 1] != '/';
+    char *path = malloc(room);
+    if (path)
+        snprintf(path, room, "%s%s%s", folder, slash ? "/" : "", name);
+    return path;
+}
 
 // ------------------------------------------------------------------------------------- writer
 

@@ -6,6 +6,18 @@
 
 #include "base.h"
 
+typedef enum file_kind {
+    FILE_ABSENT, // or not to be looked at
+    FILE_FOLDER,
+    FILE_OTHER, // a regular file, or what cannot be mapped
+} file_kind;
+
+// What the path leads to.
+file_kind file_find(const char *path);
+
+// "folder/name", to be freed; NULL: out of memory.
+char *file_in_folder(const char *folder, const char *name);
+
 // A whole file in memory, read-only. Whoever cuts the file short while it is mapped makes later
 // reads of what is gone fail with a signal; the systems offer no cheap way around that.
 typedef struct file_mapping {

@@ -8,7 +8,6 @@
 #include "gguf.h"
 
 #include "error.h"
-#include "file.h"
 
 #include <float.h>
 #include <inttypes.h>
@@ -421,9 +420,9 @@ kim_err gguf_weight_type(const gguf *g, const gguf_tensor *tensor, const weight_
                     tensor_type_find(tensor->type)->name);
 }
 
-void gguf_release(const gguf *g, uint64_t offset, uint64_t length)
+const file_mapping *gguf_mapping(const gguf *g)
 {
-    file_release(&g->mapping, offset, length);
+    return &g->mapping;
 }
 
 // ------------------------------------------------------------------------------------ getters

@@ -10,6 +10,7 @@
 #define KIM_GGUF_H
 
 #include "base.h"
+#include "file.h"
 #include "weight_types.h"
 
 typedef struct gguf gguf;
@@ -104,7 +105,7 @@ const char *gguf_type_name(gguf_type type);
 // The weight type of a tensor; KIM_ERR_UNSUPPORTED, with the tensor's name, if it is none.
 kim_err gguf_weight_type(const gguf *g, const gguf_tensor *tensor, const weight_type **out);
 
-// Gives the memory of these bytes of the file back to the system, see file_release.
-void gguf_release(const gguf *g, uint64_t offset, uint64_t length);
+// The file in memory, for file_release; zero if it was opened from memory.
+const file_mapping *gguf_mapping(const gguf *g);
 
 #endif

@@ -1,12 +1,39 @@
 // SPDX-License-Identifier: MIT
-// Weight matrices on the device: placed, packed and uploaded from a mapped file.
+// Weight matrices on the device: placed, packed and uploaded from mapped files.
 #include "linear.h"
+
+#include "weight_quantize.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STAGING_BYTES (8u << 20)
+
+kim_err matrix_find(const tensors *t, const char *name, uint32_t width, uint32_t rows,
+                    matrix_source *out)
+{
+    kim_err err = KIM_OK;
+    const file_tensor *f;
+    TRY(tensors_expect(t, name, width, rows, &f));
+    *out = (matrix_source){ .name = f->name, .data = f->data, .rows = rows, .file = f->file };
+    out->type = weight_type_find(f->type);
+    if (!out->type)
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: the tensor %s has type %s, expected one of F32, F16, BF16, Q4_0, Q4_1, Q5_0, "
+             "Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS",
+             f->path, name, tensor_type_find(f->type)->name);
+error:
+    return err;
+}
+
+void matrix_quantize(matrix_source *s, uint32_t width, const weight_type *to)
+{
+    if (!weight_is_plain(s->type->ggml) || width % to->block)
+        return;
+    s->file_type = s->type;
+    s->type = to;
+}
 
 static kim_err add_part(linear *l, pool *p, const weight_type *type, uint32_t first, uint32_t rows)
 {
@@ -76,7 +103,6 @@ void linear_destroy(linear *l)
 
 struct uploader {
     kim_gpu *gpu;
-    const file_mapping *file;
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
     uint64_t done, total;
@@ -84,16 +110,18 @@ struct uploader {
     span buffers[2];
     stream *copies[2]; // from buffers[i]
     uint32_t next;
+    float *row;      // [width] of a matrix that is quantised
+    uint8_t *blocks; // [WEIGHT_GROUP rows] of it
 };
 
-kim_err uploader_create(uploader **out, kim_gpu *gpu, const file_mapping *file,
+kim_err uploader_create(uploader **out, kim_gpu *gpu,
                         bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
                         uint64_t total)
 {
     kim_err err = KIM_OK;
     uploader *u = calloc(1, sizeof *u);
     REQUIRE_MEMORY(u);
-    *u = (uploader){ .gpu = gpu, .file = file, .progress = progress, .user = user, .total = total };
+    *u = (uploader){ .gpu = gpu, .progress = progress, .user = user, .total = total };
     if (!gpu->info.unified_memory) {
         pool_init(&u->staging, "staging", POOL_UPLOAD, 0);
         for (int i = 0; i < 2; i++) {
@@ -117,6 +145,8 @@ void uploader_destroy(uploader **up)
     stream_destroy(&u->copies[0]);
     stream_destroy(&u->copies[1]);
     pool_destroy(&u->staging);
+    free(u->row);
+    free(u->blocks);
     free(u);
     *up = NULL;
 }
@@ -149,39 +179,78 @@ error:
     return err;
 }
 
-// Where row `row` of the outputs begins in the file.
-static const uint8_t *source_row(const linear *l, uint32_t row)
+// Which matrix output row `*row` is of; makes *row a row of that.
+static const matrix_source *source_of(const linear *l, uint32_t *row)
 {
-    if (l->paired) {
-        const matrix_source *s = &l->sources[row & 1];
-        return s->data + weight_row_bytes(s->type, l->width) * (row / 2);
-    }
     uint32_t i = 0;
-    while (row >= l->sources[i].rows)
-        row -= l->sources[i++].rows;
-    return l->sources[i].data + weight_row_bytes(l->sources[i].type, l->width) * row;
+    if (l->paired) {
+        i = *row & 1;
+        *row /= 2;
+    }
+    for (; !l->paired && *row >= l->sources[i].rows; i++)
+        *row -= l->sources[i].rows;
+    return &l->sources[i];
 }
 
-static void pack_group(const linear *l, const linear_part *part, uint32_t group, void *out)
+// at: where in u->blocks the row goes, if it is quantised
+static const void *read_row(uploader *u, const linear *l, uint32_t row, uint64_t at)
+{
+    const matrix_source *s = source_of(l, &row);
+    if (!s->file_type)
+        return s->data + weight_row_bytes(s->type, l->width) * row;
+    weight_to_floats(s->file_type->ggml, s->data + weight_row_bytes(s->file_type, l->width) * row,
+                     l->width, u->row);
+    weight_quantize(s->type, u->row, l->width, u->blocks + at);
+    return u->blocks + at;
+}
+
+static void pack_group(uploader *u, const linear *l, const linear_part *part, uint32_t group,
+                       void *out)
 {
     const void *rows[WEIGHT_GROUP];
+    const uint64_t row_bytes = weight_row_bytes(part->type, l->width);
     for (uint32_t r = 0; r < WEIGHT_GROUP; r++) {
         const uint32_t row = group * WEIGHT_GROUP + r;
-        rows[r] = row < part->rows ? source_row(l, part->first + row) : NULL;
+        rows[r] = row < part->rows ? read_row(u, l, part->first + row, r * row_bytes) : NULL;
     }
     weight_pack(part->type, rows, l->width, out);
 }
 
-// Gives back the pages of the rows [first, end) of the outputs.
-static void release_rows(const uploader *u, const linear *l, uint32_t first, uint32_t end)
+// Gives back the pages of the output rows [first, end).
+static void release_rows(const linear *l, uint32_t first, uint32_t end)
 {
-    const uint32_t step = l->paired ? 2 : 1;
-    for (uint32_t i = 0; i < step; i++) {
-        const uint8_t *from = source_row(l, first + i), *last = source_row(l, end - step + i);
-        const uint64_t row = weight_row_bytes(l->sources[0].type, l->width);
-        if (last >= from) // else two sources in another order in the file: these pages stay
-            file_release(u->file, (uint64_t)(from - u->file->data), (uint64_t)(last - from) + row);
+    const uint32_t every = l->paired ? 2 : 1; // a part of a pair has both of each two rows
+    for (uint32_t i = 0, begin = 0; i < l->n_sources; i++) {
+        const matrix_source *s = &l->sources[i];
+        const uint64_t row_bytes =
+            weight_row_bytes(s->file_type ? s->file_type : s->type, l->width);
+        const uint32_t from = first / every > begin ? first / every - begin : 0;
+        const uint32_t to = end / every > begin ? end / every - begin : 0;
+        const uint32_t last = to < s->rows ? to : s->rows;
+        if (s->file && from < last)
+            file_release(s->file, (uint64_t)(s->data - s->file->data) + from * row_bytes,
+                         (last - from) * row_bytes);
+        begin += l->paired ? 0 : s->rows;
     }
+}
+
+// Room for the rows of a matrix that is quantised.
+static kim_err make_room(uploader *u, const linear *l, const linear_part *part)
+{
+    kim_err err = KIM_OK;
+    bool quantised = false;
+    for (uint32_t i = 0; i < l->n_sources; i++)
+        quantised |= l->sources[i].file_type != NULL;
+    if (!quantised)
+        return KIM_OK;
+    float *row = realloc(u->row, l->width * sizeof *row);
+    REQUIRE_MEMORY(row);
+    u->row = row;
+    uint8_t *blocks = realloc(u->blocks, weight_group_bytes(part->type, l->width));
+    REQUIRE_MEMORY(blocks);
+    u->blocks = blocks;
+error:
+    return err;
 }
 
 static kim_err upload_part(uploader *u, const linear *l, const linear_part *part)
@@ -193,16 +262,17 @@ static kim_err upload_part(uploader *u, const linear *l, const linear_part *part
     if (!at_once)
         FAIL(KIM_ERR_UNSUPPORTED, "%s: rows of %u weights are too long", l->sources[0].name,
              l->width);
+    TRY(make_room(u, l, part));
     for (uint32_t first = 0; first < groups; first += at_once) {
         const uint32_t n = groups - first < at_once ? groups - first : at_once;
         const span to = span_part(&part->w, first * group_bytes, n * group_bytes);
         void *at;
         TRY(begin_write(u, &to, &at));
         for (uint32_t g = 0; g < n; g++)
-            pack_group(l, part, first + g, (uint8_t *)at + g * group_bytes);
+            pack_group(u, l, part, first + g, (uint8_t *)at + g * group_bytes);
         TRY(end_write(u, &to));
         const uint32_t end = (first + n) * WEIGHT_GROUP;
-        release_rows(u, l, part->first + first * WEIGHT_GROUP,
+        release_rows(l, part->first + first * WEIGHT_GROUP,
                      part->first + (end < part->rows ? end : part->rows));
     }
 error:

@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: MIT
-// Weight matrices on the device: placed, packed and uploaded from a mapped file.
+// Weight matrices on the device: placed, packed and uploaded from mapped files.
 #ifndef KIM_LINEAR_H
 #define KIM_LINEAR_H
 
-#include "file.h"
 #include "memory.h"
 #include "stream.h"
+#include "tensors.h"
 #include "weight_types.h"
 
-// A matrix as the file has it: rows one after the other.
+// A matrix as a file has it: rows one after the other.
 typedef struct matrix_source {
-    const char *name; // for messages; kept
-    const weight_type *type;
-    const uint8_t *data; // in the mapped file
+    const char *name;        // for messages; kept
+    const weight_type *type; // on the device
+    const uint8_t *data;
     uint32_t rows;
+    const weight_type *file_type; // NULL: as on the device; else rows are quantised on their way
+    const file_mapping *file;     // gives pages back as they have been read; NULL: none
 } matrix_source;
+
+// The tensor of this name and of just this shape.
+kim_err matrix_find(const tensors *t, const char *name, uint32_t width, uint32_t rows,
+                    matrix_source *out);
+
+// Makes an unquantised matrix one of `to`, a type of weight_quantized_find, if its rows are whole
+// blocks; any other stays as it is.
+void matrix_quantize(matrix_source *s, uint32_t width, const weight_type *to);
 
 // A run of output rows whose weights are of one type and in one block of memory.
 typedef struct linear_part {
@@ -49,9 +59,8 @@ void linear_destroy(linear *l);
 // buffers of which one is filled while the other is copied.
 typedef struct uploader uploader;
 
-// file:     its pages are given back as they have been read
 // progress: as in kim_model_params
-kim_err uploader_create(uploader **out, kim_gpu *gpu, const file_mapping *file,
+kim_err uploader_create(uploader **out, kim_gpu *gpu,
                         bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
                         uint64_t total);
 kim_err upload_linear(uploader *u, const linear *l);

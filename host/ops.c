@@ -14,37 +14,48 @@ static uint32_t divide_up(uint32_t a, uint32_t b)
 
 // ------------------------------------------------------------------------------------ matmul
 
-kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, const span *y,
-                  uint32_t columns)
+// `at` bytes further
+static kim_handle handle_part(const stream *st, const span *s, uint64_t at)
+{
+    return span_handle(s) + (stream_gpu(st)->address ? at : at << 32);
+}
+
+kim_err op_matmul(stream *st, const matmul_params *p)
 {
     kim_err err = KIM_OK;
+    const linear *w = p->w;
     const uint32_t y_width = w->paired ? w->rows / 2 : w->rows;
+    assert(p->x_width >= w->width && p->x_width % 4 == 0);
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const linear_part *part = &w->parts[i];
-        const pipeline_key key = matmul_pipeline(stream_gpu(st), part->type, w->paired, columns);
+        const uint32_t flags = matmul_flags(p, part);
+        assert(!w->paired || !(flags & ~(uint32_t)MATMUL_TAIL));
+        const pipeline_key key =
+            matmul_pipeline(stream_gpu(st), part->type, w->paired, p->columns, flags);
         const uint64_t y_offset = (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
-        const span y_part = span_part(y, y_offset, y->bytes - y_offset);
+        const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
         const struct matmul_args args = {
-            .x = span_handle(x),
+            .x = span_handle(p->x),
             .w = span_handle(&part->w),
-            .y = span_handle(y) + (stream_gpu(st)->address ? y_offset : y_offset << 32),
+            .y = handle_part(st, p->y, y_offset),
+            .bias = p->bias ? handle_part(st, p->bias, part->first * 4ull) : 0,
             .rows = part->rows,
             .blocks = part->blocks,
-            .columns = columns,
-            .x_stride = x_width,
+            .columns = p->columns,
+            .x_stride = p->x_width,
             .y_stride = y_width,
         };
-        const span_use accesses[] = { READS(*x), READS(part->w), WRITES(y_part) };
-        assert(part->blocks * part->type->block <= x_width);
+        const span_use accesses[] = { READS(*p->x), READS(part->w), WRITES(y_part),
+                                      READS(p->bias ? *p->bias : *p->x) };
         const dispatch d = {
             .key = key,
             .args = &args,
             .args_bytes = sizeof args,
             .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[MATMUL_GROUPS]),
-                        divide_up(columns, key.constants[MATMUL_COLUMNS]), 1 },
-            .work = 2.0 * part->rows * w->width * columns,
+                        divide_up(p->columns, key.constants[MATMUL_COLUMNS]), 1 },
+            .work = 2.0 * part->rows * w->width * p->columns,
             .accesses = accesses,
-            .n_accesses = 3,
+            .n_accesses = p->bias ? 4 : 3,
             .joined = i > 0,
         };
         TRY(stream_dispatch(st, &d));
@@ -53,31 +64,33 @@ error:
     return err;
 }
 
-kim_err op_embed(stream *st, const linear *w, const span *control, const span *y, uint32_t columns,
-                 float scale)
+kim_err op_embed(stream *st, const embed_params *p)
 {
     kim_err err = KIM_OK;
+    const linear *w = p->w;
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const linear_part *part = &w->parts[i];
         const struct embed_args args = {
             .w = span_handle(&part->w),
-            .control = span_handle(control),
-            .y = span_handle(y),
+            .control = span_handle(p->control),
+            .soft = p->soft ? span_handle(p->soft) : 0,
+            .y = span_handle(p->y),
             .first = part->first,
             .rows = part->rows,
             .blocks = part->blocks,
             .width = w->width,
-            .scale = scale,
+            .scale = p->scale,
         };
-        const span_use accesses[] = { READS(part->w), READS(*control), WRITES(*y) };
+        const span_use accesses[] = { READS(part->w), READS(*p->control), WRITES(*p->y),
+                                      READS(p->soft ? *p->soft : *p->control) };
         const dispatch d = {
             .key = embed_pipeline(stream_gpu(st), part->type),
             .args = &args,
             .args_bytes = sizeof args,
-            .groups = { columns, 1, 1 },
-            .work = (double)columns * w->width,
+            .groups = { p->columns, 1, 1 },
+            .work = (double)p->columns * w->width,
             .accesses = accesses,
-            .n_accesses = 3,
+            .n_accesses = 4,
             .joined = i > 0,
         };
         TRY(stream_dispatch(st, &d));
@@ -114,6 +127,29 @@ kim_err op_norm(stream *st, const norm_params *p)
         .work = 10.0 * p->rows * p->width,
         .accesses = accesses,
         .n_accesses = n,
+    };
+    return stream_dispatch(st, &d);
+}
+
+kim_err op_layer_norm(stream *st, const layer_norm_params *p)
+{
+    const struct layer_norm_args args = {
+        .x = span_handle(p->x),
+        .w = span_handle(p->w),
+        .b = span_handle(p->b),
+        .y = span_handle(p->y),
+        .width = p->width,
+        .eps = p->eps,
+    };
+    const span_use accesses[] = { READS(*p->x), READS(*p->w), READS(*p->b), WRITES(*p->y) };
+    const dispatch d = {
+        .key = layer_norm_pipeline(stream_gpu(st)),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { p->rows, 1, 1 },
+        .work = 10.0 * p->rows * p->width,
+        .accesses = accesses,
+        .n_accesses = 4,
     };
     return stream_dispatch(st, &d);
 }
@@ -246,7 +282,54 @@ error:
     return err;
 }
 
+kim_err op_attention_full(stream *st, const attention_full_params *p)
+{
+    const pipeline_key key = attention_full_pipeline(stream_gpu(st), p->head);
+    const struct attention_full_args args = {
+        .qkv = span_handle(p->qkv),
+        .y = span_handle(p->y),
+        .heads = p->heads,
+        .rows = p->rows,
+        .scale = p->scale,
+    };
+    const span_use accesses[] = { READS(*p->qkv), WRITES(*p->y) };
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(p->rows, key.constants[0] / key.constants[FULL_PARTS]), p->heads,
+                    p->images },
+        .work = 4.0 * p->images * p->heads * p->rows * p->rows * p->head,
+        .accesses = accesses,
+        .n_accesses = 2,
+    };
+    return stream_dispatch(st, &d);
+}
+
 // --------------------------------------------------------------------------------------- rest
+
+kim_err op_average_pool(stream *st, const average_pool_params *p)
+{
+    const uint32_t tokens = p->side / p->pool * (p->side / p->pool);
+    const struct average_pool_args args = {
+        .x = span_handle(p->x),
+        .y = span_handle(p->y),
+        .side = p->side,
+        .pool = p->pool,
+        .width = p->width,
+    };
+    const span_use accesses[] = { READS(*p->x), WRITES(*p->y) };
+    const dispatch d = {
+        .key = average_pool_pipeline(stream_gpu(st)),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { tokens, p->images, 1 },
+        .work = (double)p->images * p->side * p->side * p->width,
+        .accesses = accesses,
+        .n_accesses = 2,
+    };
+    return stream_dispatch(st, &d);
+}
 
 kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32_t width)
 {

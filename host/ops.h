@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Operations: one launch function each. They add dispatches to a stream and own nothing.
 //
-// A span given here holds exactly the tensor, row after row, f32 unless said otherwise. Rows of
-// activations are `width` elements; a matmul's input is at least as wide as its packed weights,
-// with zeros where they are padded.
+// A span given here holds exactly the tensor, row after row, f32 unless said otherwise.
 #ifndef KIM_OPS_H
 #define KIM_OPS_H
 
@@ -22,16 +20,35 @@ typedef struct head_shape {
     uint32_t heads, kv_heads, head; // head: 64 .. 256, a multiple of 4
 } head_shape;
 
-// y[c, first + r] = sum over k of x[c, k] * w[r, k] for all parts of w.
+// y[c, r] = sum over k of x[c, k] * w[r, k] for all parts of w; then, where asked for, + bias[r],
+// and gelu of it; stored or added to y.
 //
-// x: [columns, x_width]   y: [columns, rows of w], or with w->paired [columns, rows / 2]: the gated
-// product gelu(even row) * odd row
-kim_err op_matmul(stream *st, const linear *w, const span *x, uint32_t x_width, const span *y,
-                  uint32_t columns);
+// Unquantised rows may end inside a block. The rest of the block is multiplied by zeros with what
+// follows in x, which is finite as x is; beyond the end of x nothing is read.
+typedef struct matmul_params {
+    const linear *w;
+    const span *x;    // [columns, x_width]
+    uint32_t x_width; // at least w->width, a multiple of 4
+    const span *y;    // [columns, rows of w], or with w->paired [columns, rows / 2]: the gated
+                      // product gelu(even row) * odd row, with none of the following
+    uint32_t columns;
+    const span *bias; // [rows of w]; NULL: none
+    bool gelu;        // its tanh form, after the bias
+    bool add;         // y += instead of y =
+} matmul_params;
+kim_err op_matmul(stream *st, const matmul_params *p);
 
-// y[c, :] = scale * w[token c, :]; the tokens stand in the control block
-kim_err op_embed(stream *st, const linear *w, const span *control, const span *y, uint32_t columns,
-                 float scale);
+// y[c, :] = scale * w[token c, :], or soft[c, :] as it is where the token is CONTROL_SOFT; the
+// tokens stand in the control block
+typedef struct embed_params {
+    const linear *w;
+    const span *control;
+    const span *soft; // [columns, width]; NULL: no token is CONTROL_SOFT
+    const span *y;    // [columns, width]
+    uint32_t columns;
+    float scale;
+} embed_params;
+kim_err op_embed(stream *st, const embed_params *p);
 
 typedef struct norm_params {
     const span *o, *w_post; // both or none: x += rms(o) * w_post first
@@ -68,6 +85,30 @@ kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32
 // scores: [rows, 4], see score.comp. Row 0 of the logits is token `first` of a step of `tokens`.
 kim_err op_score(stream *st, const span *logits, const span *control, const span *scores,
                  uint32_t vocab, const uint32_t rows_first_tokens[3]);
+
+typedef struct layer_norm_params {
+    const span *x, *w, *b, *y; // y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b; not in place
+    uint32_t rows, width;      // width: a multiple of 4
+    float eps;
+} layer_norm_params;
+kim_err op_layer_norm(stream *st, const layer_norm_params *p);
+
+typedef struct average_pool_params {
+    const span *x;                      // [images, side * side, width]
+    const span *y;                      // [images, (side / pool)^2, width]
+    uint32_t images, side, pool, width; // pool divides side; width: a multiple of 4
+} average_pool_params;
+kim_err op_average_pool(stream *st, const average_pool_params *p);
+
+// Attention of every row of an image to every row of the same image.
+typedef struct attention_full_params {
+    const span *qkv;       // [images * rows, 3 * heads * head]: q, k, v one after the other
+    const span *y;         // [images * rows, heads * head]
+    uint32_t heads, head;  // head: 32 .. 256, a multiple of 4
+    uint32_t images, rows; // rows: of one image
+    float scale;           // of q . k
+} attention_full_params;
+kim_err op_attention_full(stream *st, const attention_full_params *p);
 
 // The table of rotations for positions below `context`: rope_table_rows(context) * head / 2 pairs.
 uint32_t rope_table_rows(uint32_t context);

@@ -10,6 +10,7 @@
 #define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
 #define SPLIT_ROWS 8   // few
 #define MAX_SPLITS 8
+#define FULL_DIMENSIONS 40 // of a lane of attention_full, at most
 
 // On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
 // one or two subgroups.
@@ -25,7 +26,7 @@ static uint32_t weight_index(const weight_type *type)
 
 // Few columns: lanes share each sum, and the weights are read once. Many: lanes share columns.
 pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
-                             uint32_t columns)
+                             uint32_t columns, uint32_t flags)
 {
     const bool cpu = g->info.type == KIM_DEVICE_CPU;
     uint32_t at_once = columns > 1 && g->pass ? 8 : 1; // eight lanes load for eight columns
@@ -36,8 +37,14 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
         .variant = first + weight_index(type),
-        .constants = { 8 * groups * slices, at_once, slices, groups },
+        .constants = { 8 * groups * slices, at_once, slices, groups, flags },
     };
+}
+
+uint32_t matmul_flags(const matmul_params *p, const linear_part *part)
+{
+    return (p->bias ? MATMUL_BIAS : 0) | (p->gelu ? MATMUL_GELU : 0) | (p->add ? MATMUL_ADD : 0) |
+           (part->blocks * part->type->block > p->x_width ? MATMUL_TAIL : 0);
 }
 
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type)
@@ -99,6 +106,25 @@ pipeline_key score_pipeline(void)
     return (pipeline_key){ KIM_VARIANT_SCORE, { 128 } };
 }
 
+pipeline_key layer_norm_pipeline(const kim_gpu *g)
+{
+    return (pipeline_key){ KIM_VARIANT_LAYER_NORM, { workgroup(g, 128) } };
+}
+
+pipeline_key average_pool_pipeline(const kim_gpu *g)
+{
+    return (pipeline_key){ KIM_VARIANT_AVERAGE_POOL, { workgroup(g, 128) } };
+}
+
+// Of a query, q and y stand in registers: GPUs have too few for 72 dimensions of both in one lane.
+pipeline_key attention_full_pipeline(const kim_gpu *g, uint32_t head)
+{
+    uint32_t parts = 1;
+    while (g->info.type != KIM_DEVICE_CPU && head > FULL_DIMENSIONS * parts)
+        parts *= 2;
+    return (pipeline_key){ KIM_VARIANT_ATTENTION_FULL, { 64, head, parts } };
+}
+
 // --------------------------------------------------------------------------------------- list
 
 typedef struct key_list {
@@ -131,9 +157,9 @@ static kim_err add_matmuls(key_list *l, const kim_gpu *g, const ops_needs *needs
         const weight_type *type = &weight_types[i];
         for (uint32_t rows = 1; rows <= needs->rows; rows *= 2) {
             if (needs->matmul >> i & 1)
-                TRY(add_key(l, matmul_pipeline(g, type, false, rows)));
+                TRY(add_key(l, matmul_pipeline(g, type, false, rows, 0)));
             if (needs->paired >> i & 1)
-                TRY(add_key(l, matmul_pipeline(g, type, true, rows)));
+                TRY(add_key(l, matmul_pipeline(g, type, true, rows, 0)));
         }
         if (needs->embed >> i & 1)
             TRY(add_key(l, embed_pipeline(g, type)));
@@ -159,6 +185,26 @@ error:
     return err;
 }
 
+static kim_err add_encoder(key_list *l, const kim_gpu *g, const ops_needs *needs)
+{
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; i < needs->n_products; i++) {
+        const matmul_params *p = &needs->products[i];
+        for (uint32_t j = 0; j < p->w->n_parts; j++) {
+            const linear_part *part = &p->w->parts[j];
+            TRY(add_key(l, matmul_pipeline(g, part->type, p->w->paired, p->columns,
+                                           matmul_flags(p, part))));
+        }
+    }
+    if (needs->full_head) {
+        TRY(add_key(l, layer_norm_pipeline(g)));
+        TRY(add_key(l, average_pool_pipeline(g)));
+        TRY(add_key(l, attention_full_pipeline(g, needs->full_head)));
+    }
+error:
+    return err;
+}
+
 kim_err ops_list_pipelines(const kim_gpu *g, const ops_needs *needs, pipeline_key **keys,
                            uint32_t *count)
 {
@@ -166,10 +212,13 @@ kim_err ops_list_pipelines(const kim_gpu *g, const ops_needs *needs, pipeline_ke
     key_list l = { 0 };
     TRY(add_matmuls(&l, g, needs));
     TRY(add_attentions(&l, g, needs));
+    TRY(add_encoder(&l, g, needs));
     TRY(add_key(&l, norm_pipeline(g, false)));
-    TRY(add_key(&l, norm_pipeline(g, true)));
-    TRY(add_key(&l, geglu_pipeline(g)));
-    TRY(add_key(&l, score_pipeline()));
+    if (needs->n_shapes) {
+        TRY(add_key(&l, norm_pipeline(g, true)));
+        TRY(add_key(&l, geglu_pipeline(g)));
+        TRY(add_key(&l, score_pipeline()));
+    }
     *keys = l.keys;
     *count = l.count;
     return KIM_OK;

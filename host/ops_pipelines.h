@@ -10,14 +10,18 @@ enum {
     MATMUL_COLUMNS = 1,
     MATMUL_SLICES,
     MATMUL_GROUPS,
+    MATMUL_FLAGS,
     ATTENTION_HEAD = 1,
     ATTENTION_QUERIES,
     ATTENTION_GROUP,
     ATTENTION_SPLITS,
+    FULL_HEAD = 1,
+    FULL_PARTS,
 };
 
+// flags: MATMUL_BIAS and so on; 0 for paired rows
 pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
-                             uint32_t columns);
+                             uint32_t columns, uint32_t flags);
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
 pipeline_key norm_pipeline(const kim_gpu *g, bool add);
 pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);
@@ -26,6 +30,12 @@ pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *shape, uint3
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);
+pipeline_key layer_norm_pipeline(const kim_gpu *g);
+pipeline_key average_pool_pipeline(const kim_gpu *g);
+pipeline_key attention_full_pipeline(const kim_gpu *g, uint32_t head);
+
+// The MATMUL_* flags of one part of a product.
+uint32_t matmul_flags(const matmul_params *p, const linear_part *part);
 
 // Into how many parts attention cuts its keys. It depends on the room of the cache and not on the
 // keys in it: a recorded stream stays valid.
@@ -39,6 +49,12 @@ typedef struct ops_needs {
     const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache
     uint32_t n_keys;
     uint32_t rows; // of a step, at most
+
+    // An encoder's: products as they will be asked for (of the spans only `bias` is looked at), and
+    // the size of its heads, with which layer_norm, average_pool and attention_full come.
+    const matmul_params *products; // [n_products]
+    uint32_t n_products;
+    uint32_t full_head; // 0: none
 } ops_needs;
 
 // All pipelines that these needs can come to, for pipeline_get_all; each once.

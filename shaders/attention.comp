@@ -1,7 +1,8 @@
 #version 460
 // SPDX-License-Identifier: MIT
 // y[r, h, :] = sum over keys j of softmax_j(q[r, h, :] . k[j, :]) * v[j, :]
-//     keys: position(r) - window < j <= position(r); query heads h share kv head h / (heads / kv_heads)
+//     keys: position(r) - window < j <= position(r), and later ones of the same picture;
+//     query heads h share kv head h / (heads / kv_heads)
 // Online softmax in fp32 over blocks of KEY_BLOCK keys (Milakov and Gimelshein 2018; Dao et al.
 // 2022): the scores are never stored. Blocks outside the window are not touched.
 //
@@ -32,6 +33,7 @@ shared float scores[QUERIES * KEY_BLOCK]; // of this block; then exp(score - bes
 shared float part_best[QUERIES * PARTS];
 shared float best[QUERIES];               // of all blocks so far
 shared float correction[QUERIES];         // exp(best before - best now)
+shared uint first_key[QUERIES], last_key[QUERIES]; // what a query sees
 
 void main()
 {
@@ -42,11 +44,24 @@ void main()
     const uint row_stride = (a.heads + 2 * a.kv_heads) * HEAD * 4;
     const uint position = load_u32(a.control, CONTROL_POSITION * 4);
 
-    // the blocks this workgroup looks at: of all rows' windows, its share
     const uint last_row = min(first_row + TOKENS, a.rows) - 1;
-    const uint oldest = position + first_row + 1 - min(a.window, position + first_row + 1);
+    if (lane < QUERIES) {
+        const uint row = min(first_row + lane / GROUP, last_row);
+        const uint at = position + row;
+        first_key[lane] = at - min(a.window - 1, at);
+        last_key[lane] = at + load_u32(a.control, CONTROL_ROW(row, CONTROL_ROW_AHEAD) * 4);
+        best[lane] = NONE;
+    }
+    barrier();
+
+    // the blocks this workgroup looks at: of what all its rows see, its share
+    uint oldest = first_key[0], newest = last_key[0];
+    for (uint i = GROUP; i < QUERIES; i += GROUP) {
+        oldest = min(oldest, first_key[i]);
+        newest = max(newest, last_key[i]);
+    }
     uint block = oldest / KEY_BLOCK;
-    uint end = (position + last_row) / KEY_BLOCK + 1;
+    uint end = newest / KEY_BLOCK + 1;
     if (SPLITS > 1) {
         const uint share = (end - block + SPLITS - 1) / SPLITS;
         block += gl_WorkGroupID.z * share;
@@ -65,8 +80,6 @@ void main()
     vec2 value[QUERIES * WORDS];
     for (uint i = 0; i < QUERIES * WORDS; i++)
         value[i] = vec2(0);
-    if (lane < QUERIES)
-        best[lane] = NONE;
 
     for (; block < end; block++) {
         // scores of one key
@@ -88,8 +101,7 @@ void main()
             }
         }
         for (uint i = 0; i < QUERIES; i++) {
-            const uint at = position + min(first_row + i / GROUP, last_row);
-            if (key > at || at - key >= a.window)
+            if (key < first_key[i] || key > last_key[i])
                 score[i] = NONE;
             scores[i * KEY_BLOCK + lane] = score[i];
         }

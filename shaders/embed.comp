@@ -1,6 +1,6 @@
 #version 460
 // SPDX-License-Identifier: MIT
-// y[c, :] = scale * w[token[c] - first, :]      one workgroup a column
+// y[c, :] = scale * w[token[c] - first, :], or soft[c, :] unscaled      one workgroup a column
 //
 // w: packed, [rows, width], rows first.. of the embedding   y: [columns, width] f32
 // A token whose row is in another part is left to that part's dispatch.
@@ -16,7 +16,15 @@ layout(push_constant, std430) uniform Push { embed_args a; };
 void main()
 {
     const uint column = gl_WorkGroupID.x;
-    const uint row = load_u32(a.control, (CONTROL_TOKENS + column) * 4) - a.first;
+    const uint token = load_u32(a.control, CONTROL_ROW(column, CONTROL_ROW_TOKEN) * 4);
+    if (token == CONTROL_SOFT) {
+        for (uint k = gl_LocalInvocationIndex * 4; k < (a.first == 0 ? a.width : 0);
+             k += gl_WorkGroupSize.x * 4)
+            store_f32x4(a.y, (column * a.width + k) * 4,
+                        load_f32x4(a.soft, (column * a.width + k) * 4));
+        return;
+    }
+    const uint row = token - a.first;
     if (row >= a.rows)
         return;
     const weight_place p =

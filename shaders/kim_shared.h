@@ -34,24 +34,37 @@ typedef uint64_t kim_handle;
 #define SPEC_COUNT 7
 
 // ---- the control block of a session: what changes from step to step ---------------------------
-#define CONTROL_POSITION 0 // position of the first token of this step
-#define CONTROL_TOKENS 4   // from here: the token ids of this step
+#define CONTROL_POSITION 0   // position of the first row of this step
+#define CONTROL_ROWS 4       // from here, for each row of this step and the token after the last:
+#define CONTROL_ROW_WORDS 2
+#define CONTROL_ROW_TOKEN 0  // its id, or CONTROL_SOFT
+#define CONTROL_ROW_AHEAD 1  // rows of the same picture after it, which it sees; 0 for text
+#define CONTROL_SOFT 0xffffffffu // no token: a row of the pictures' soft tokens
+#define CONTROL_ROW(row, what) (CONTROL_ROWS + CONTROL_ROW_WORDS * (row) + (what))
+
+// ---- what matmul does besides, in its constant FLAGS --------------------------------------------
+#define MATMUL_BIAS 1 // + bias[r]
+#define MATMUL_GELU 2 // gelu of it
+#define MATMUL_ADD 4  // y += instead of y =
+#define MATMUL_TAIL 8 // the last block of a row goes beyond x_stride
 
 // ---- push constants ---------------------------------------------------------------------------
 struct matmul_args {
     KIM_HANDLE x;       // [columns, x_stride] f32
     KIM_HANDLE w;       // packed weights, `rows` rows of `blocks` blocks
     KIM_HANDLE y;       // [columns, y_stride] f32
+    KIM_HANDLE bias;    // [rows] f32                                       (MATMUL_BIAS only)
     KIM_UINT rows;      // weight rows that are real; the last group may be padded
     KIM_UINT blocks;    // blocks in a weight row
     KIM_UINT columns;   // activation rows
-    KIM_UINT x_stride;  // in elements, a multiple of 4; at least blocks * block, zeros after the row
+    KIM_UINT x_stride;  // in elements, a multiple of 4; at least blocks * block without MATMUL_TAIL
     KIM_UINT y_stride;  // in elements
 };
 
 struct embed_args {
     KIM_HANDLE w;       // packed weights: rows first .. first + rows - 1 of the embedding
-    KIM_HANDLE control; // token ids at CONTROL_TOKENS
+    KIM_HANDLE control; // token ids
+    KIM_HANDLE soft;    // [columns, width] f32: the rows whose token is CONTROL_SOFT
     KIM_HANDLE y;       // [columns, width] f32
     KIM_UINT first;
     KIM_UINT rows;
@@ -113,11 +126,36 @@ struct geglu_args {
 
 struct score_args {
     KIM_HANDLE logits;  // [rows, vocab] f32
-    KIM_HANDLE control; // token ids at CONTROL_TOKENS
+    KIM_HANDLE control; // token ids
     KIM_HANDLE scores;  // [rows, 4]: best id (bits), its logit, log(sum(exp)), logit of the next token
     KIM_UINT vocab;
     KIM_UINT first;     // row 0 is token `first` of this step
     KIM_UINT tokens;    // tokens of this step: the last has no next
+};
+
+struct layer_norm_args {
+    KIM_HANDLE x; // [rows, width] f32
+    KIM_HANDLE w; // [width] f32
+    KIM_HANDLE b; // [width] f32
+    KIM_HANDLE y; // [rows, width] f32
+    KIM_UINT width;
+    KIM_FLOAT eps;
+};
+
+struct average_pool_args {
+    KIM_HANDLE x; // [images, side * side, width] f32
+    KIM_HANDLE y; // [images, (side / pool)^2, width] f32
+    KIM_UINT side;
+    KIM_UINT pool;
+    KIM_UINT width;
+};
+
+struct attention_full_args {
+    KIM_HANDLE qkv; // [images * rows, 3 * heads * head] f32: q, k, v
+    KIM_HANDLE y;   // [images * rows, heads * head] f32
+    KIM_UINT heads;
+    KIM_UINT rows;  // of one image
+    KIM_FLOAT scale;
 };
 
 #endif

@@ -1,6 +1,6 @@
 #version 460
 // SPDX-License-Identifier: MIT
-// y[c, r] = sum over k of x[c, k] * w[r, k]
+// y[c, r] = sum over k of x[c, k] * w[r, k], then what FLAGS says
 //
 // x: [columns, length] f32   w: packed, [rows, length]   y: [columns, rows] f32
 // A lane makes two rows (weights.glsl) times COLUMNS columns; eight lanes make a row group. A
@@ -18,6 +18,7 @@ layout(local_size_x_id = SPEC_WORKGROUP) in; // 8 * GROUPS * SLICES
 layout(constant_id = SPEC_A) const uint COLUMNS = 1; // with PASS 1, or a multiple of 8
 layout(constant_id = SPEC_B) const uint SLICES = 1;
 layout(constant_id = SPEC_C) const uint GROUPS = 1;
+layout(constant_id = SPEC_D) const uint FLAGS = 0; // MATMUL_*; with GLU only MATMUL_TAIL
 layout(push_constant, std430) uniform Push { matmul_args a; };
 
 shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
@@ -32,6 +33,12 @@ uint quad_at(uint q)
     return (q % SECTIONS * SECTION_STRIDE + q / SECTIONS * 4) * 4;
 }
 
+// Weights beyond the row's end are zeros. There x is what follows in memory, up to its very end.
+vec4 load_x(uint at)
+{
+    return load_f32x4(a.x, (FLAGS & MATMUL_TAIL) != 0 ? min(at, (a.columns * a.x_stride - 4) * 4) : at);
+}
+
 // One column: the scale is applied once a chunk, to the sum of its products; the offset to the sum
 // of x, which is the same for all rows.
 vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
@@ -41,7 +48,7 @@ vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
     vec4 held[QUADS / PASS_LANES]; // with PASS: of quad lane + 8 * i
     if (PASS)
         for (uint i = 0; i < QUADS / PASS_LANES; i++)
-            held[i] = load_f32x4(a.x, x_at + quad_at(i * PASS_LANES + pass_lane()));
+            held[i] = load_x(x_at + quad_at(i * PASS_LANES + pass_lane()));
     weight_scales(p, c, d, m);
     for (uint s = 0; s < SECTIONS; s++) {
         part[s] = vec2(0);
@@ -53,7 +60,7 @@ vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
         [[unroll]] for (uint s = 0; s < SECTIONS; s++) {
             const uint q = t * SECTIONS + s;
             const vec4 x = PASS ? pass(held[q / PASS_LANES], q % PASS_LANES)
-                                : load_f32x4(a.x, x_at + quad_at(q));
+                                : load_x(x_at + quad_at(q));
             part[s] += vec2(dot(x, q0[s]), dot(x, q1[s]));
 #if HAS_MIN
             sum_x[s] += (x.x + x.y) + (x.z + x.w);
@@ -72,6 +79,21 @@ vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
     }
     return sum;
 }
+
+#ifndef GLU
+void finish(uint row, float value, uint y_at)
+{
+    if (row >= a.rows)
+        return;
+    if ((FLAGS & MATMUL_BIAS) != 0)
+        value += load_f32(a.bias, row * 4);
+    if ((FLAGS & MATMUL_GELU) != 0)
+        value = gelu(value);
+    if ((FLAGS & MATMUL_ADD) != 0)
+        value += reload_f32(a.y, y_at + row * 4);
+    store_f32(a.y, y_at + row * 4, value);
+}
+#endif
 
 void main()
 {
@@ -110,11 +132,11 @@ void main()
                 const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4;
                 vec4 mine[COLUMNS / BATCH];
                 for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
-                    mine[j] = load_f32x4(a.x, x_at[j] + at);
+                    mine[j] = load_x(x_at[j] + at);
                 for (uint j = 0; j < COLUMNS / BATCH; j++) {
                     vec4 x[BATCH];
                     for (uint i = 0; !PASS && i < BATCH; i++)
-                        x[i] = load_f32x4(a.x, x_at[j * BATCH + i] + at);
+                        x[i] = load_x(x_at[j * BATCH + i] + at);
                     for (uint i = 0; i < BATCH; i++) {
                         const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
                         sum[j * BATCH + i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));
@@ -141,10 +163,8 @@ void main()
         if (row + 1 < a.rows)
             store_f32(a.y, y_at + row * 2, gelu(sum[i].x) * sum[i].y);
 #else
-        if (row < a.rows)
-            store_f32(a.y, y_at + row * 4, sum[i].x);
-        if (row + 1 < a.rows)
-            store_f32(a.y, y_at + row * 4 + 4, sum[i].y);
+        finish(row, sum[i].x, y_at);
+        finish(row + 1, sum[i].y, y_at);
 #endif
     }
 }

@@ -4,7 +4,7 @@
 //     scores[r] = (best id, its logit, log(sum(exp(logits))), logit of the token that does follow)
 //
 // logits: [rows, vocab] f32   scores: [rows, 4]; the id as bits; the last token of a step has no
-// next, and gets 0
+// next, and gets 0, as one does that a soft token follows
 #extension GL_GOOGLE_include_directive : require
 #include "kim_shared.h"
 #include "memory.glsl"
@@ -51,8 +51,11 @@ void main()
         return;
     const uint next = a.first + row + 1;
     float logit = 0;
-    if (next < a.tokens)
-        logit = load_f32(a.logits, at + load_u32(a.control, (CONTROL_TOKENS + next) * 4) * 4);
+    if (next < a.tokens) {
+        const uint token = load_u32(a.control, CONTROL_ROW(next, CONTROL_ROW_TOKEN) * 4);
+        if (token != CONTROL_SOFT)
+            logit = load_f32(a.logits, at + token * 4);
+    }
     store_u32x4(a.scores, row * 16,
                 uvec4(best_id[0], floatBitsToUint(best), floatBitsToUint(best + log(sum)),
                       floatBitsToUint(logit)));

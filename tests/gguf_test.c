@@ -282,7 +282,7 @@ static void test_good(uint32_t version)
     check_values(g);
     check_arrays(g);
     check_wrong_types(g);
-    gguf_release(g, 0, gguf_file_bytes(g)); // no file: nothing happens
+    file_release(gguf_mapping(g), 0, gguf_file_bytes(g)); // no file: nothing happens
     gguf_close(&g);
     CHECK(!g, "not NULL after closing");
     gguf_close(&g);
@@ -512,9 +512,9 @@ static void test_files(void)
     const gguf_tensor *t = gguf_find_tensor(g, "t.iq2");
     for (int i = 0; i < 2; i++) { // again after the pages have been given back
         CHECK(memcmp(t->data, b.bytes + t->offset, t->bytes) == 0, "data");
-        gguf_release(g, t->offset, t->bytes);
-        gguf_release(g, UINT64_MAX, 1);
-        gguf_release(g, 1, UINT64_MAX);
+        file_release(gguf_mapping(g), t->offset, t->bytes);
+        file_release(gguf_mapping(g), UINT64_MAX, 1);
+        file_release(gguf_mapping(g), 1, UINT64_MAX);
     }
     gguf_close(&g);
     CHECK(unlink(path) == 0 && rmdir(folder) == 0, "cannot clean up %s", folder);

@@ -362,7 +362,6 @@ static void test_upload(bool staging)
         gpu->info.unified_memory = false;
     else if (!gpu->info.unified_memory)
         printf("this device has no unified memory: uploads are tested with staging only\n");
-    const file_mapping none = { 0 };
     uint8_t *data = malloc(UPLOAD_BYTES);
     CHECK(data, "out of memory");
     for (uint32_t i = 0; i < UPLOAD_BYTES; i++)
@@ -379,7 +378,7 @@ static void test_upload(bool staging)
     MUST(pool_commit(&p, gpu));
     MUST(pool_commit(&back, gpu));
     CHECK(!span_map(&to) == !gpu->info.unified_memory, "mapped memory is not what it should be");
-    MUST(uploader_create(&u, gpu, &none, count_progress, &log, UPLOAD_BYTES));
+    MUST(uploader_create(&u, gpu, count_progress, &log, UPLOAD_BYTES));
     MUST(upload_bytes(u, &to, data, UPLOAD_BYTES));
     MUST(uploader_finish(u));
     CHECK(log.done == UPLOAD_BYTES && log.calls == 3, "progress in %u calls", (unsigned)log.calls);
@@ -391,7 +390,7 @@ static void test_upload(bool staging)
     uploader_destroy(&u);
 
     log = (progress_log){ .stop_at = 1 };
-    MUST(uploader_create(&u, gpu, &none, count_progress, &log, UPLOAD_BYTES));
+    MUST(uploader_create(&u, gpu, count_progress, &log, UPLOAD_BYTES));
     CHECK_FAILS(upload_bytes(u, &to, data, UPLOAD_BYTES), KIM_ERR_CANCELLED, "cancelled");
     CHECK(log.calls == 1, "%u calls after the stop", (unsigned)log.calls);
     uploader_destroy(&u);

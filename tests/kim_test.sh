@@ -11,7 +11,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM
 unset KIM_MODEL KIM_DEVICE
-export XDG_STATE_HOME="$dir/state"
+export XDG_CACHE_HOME="$dir/cache"
 validation=
 [ "${KIM_VALIDATION:-0}" != 0 ] && validation=--validation
 failures=0
@@ -330,7 +330,7 @@ terminal_checks() {
     shows 0 'loading .*%' out
     shows 0 'dispatches' out
     check 'what was typed is remembered' \
-        grep -q 'Once.040upon' "$dir/state/kimberlite/chat_history"
+        grep -q 'Once.040upon' "$dir/cache/kimberlite/chat_history"
 }
 
 save_checks() {

@@ -234,10 +234,9 @@ static uint64_t put_run(FILE *to, weight_stream *s, fixture *f)
     return size;
 }
 
-// Writes the GGUF file that a fixture describes, opens it and removes it.
-static kim_model *open_from_fixture(fixture *f, kim_gpu *gpu)
+void small_file_write(fixture *f, char path[SMALL_PATH])
 {
-    char path[] = "/tmp/kim_model_XXXXXX";
+    strcpy(path, "/tmp/kim_model_XXXXXX");
     const int fd = mkstemp(path);
     CHECK(fd >= 0, "no file can be made in /tmp");
     FILE *to = fdopen(fd, "wb");
@@ -256,8 +255,14 @@ static kim_model *open_from_fixture(fixture *f, kim_gpu *gpu)
     // without weights: a hole in the file
     CHECK(!ftruncate(fd, (off_t)(header + data)), "%s cannot be made so large", path);
     fclose(to);
+}
 
+// Writes the file, opens it and removes it.
+static kim_model *open_from_fixture(fixture *f, kim_gpu *gpu)
+{
+    char path[SMALL_PATH];
     kim_model *model = NULL;
+    small_file_write(f, path);
     const kim_err err = kim_model_open(&model, gpu, path, NULL);
     unlink(path);
     CHECK(!err, "kim_model_open: %s", kim_error_text());

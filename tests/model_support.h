@@ -37,6 +37,10 @@ float *fixture_floats(fixture *f, uint64_t count);
 double log_sum(const float *logits, uint32_t count);
 int32_t highest(const float *logits, uint32_t count);
 
+// Writes the GGUF file that a fixture describes from here on; path: set to a new one in /tmp
+enum { SMALL_PATH = 32 };
+void small_file_write(fixture *f, char path[SMALL_PATH]);
+
 // A model of fixtures/make_small_models.py, and what the reference says about it.
 typedef struct small_model {
     kim_model *model;

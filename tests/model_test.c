@@ -122,7 +122,7 @@ static void test_batches(kim_model *model, const sequence *s, uint32_t limit, ui
     kim_score *scores = malloc(n * sizeof *scores);
     CHECK(scores, "out of memory");
     totals t = { .seconds = -seconds_now() };
-    CHECK_OK(kim_session_append_scored(session, s->ids, n, scores));
+    CHECK_OK(kim_session_read(session, &(kim_prompt){ .tokens = s->ids, .count = n }, scores));
     t.seconds += seconds_now();
     add_scores(&t, s, n, scores);
     char name[64];
@@ -169,7 +169,8 @@ static void test_prompts(kim_model *model, const sequence *all, uint32_t n)
         kim_score scores[128];
         CHECK(s->count <= 128, "a short prompt has %u tokens", s->count);
         CHECK_OK(kim_session_cut(session, 0));
-        CHECK_OK(kim_session_append_scored(session, s->ids, s->count, scores));
+        CHECK_OK(kim_session_read(session, &(kim_prompt){ .tokens = s->ids, .count = s->count },
+                                  scores));
         add_scores(&t, s, s->count, scores);
     }
     t.seconds += seconds_now();

@@ -72,9 +72,10 @@ static void fill_rows(const weight_type *type, uint8_t *rows, uint64_t n, uint32
 static void bench_matmul(bench *b, const weight_type *type, const bench_shape *s, uint32_t columns)
 {
     const uint64_t source_rows = s->paired ? s->rows / 2 : s->rows;
-    const file_mapping none = { 0 };
     uint8_t *data = malloc(source_rows * weight_row_bytes(type, s->width));
-    const matrix_source source = { "w", type, data, (uint32_t)source_rows };
+    const matrix_source source = {
+        .name = "w", .type = type, .data = data, .rows = (uint32_t)source_rows
+    };
     const matrix_source sources[2] = { source, source };
     linear l;
     pool weights, activations;
@@ -85,7 +86,7 @@ static void bench_matmul(bench *b, const weight_type *type, const bench_shape *s
     pool_init(&activations, "activations", POOL_READBACK, b->gpu->block_limit);
     MUST(linear_place(&l, &weights, sources, s->paired ? 2 : 1, s->width, s->paired));
     MUST(pool_commit(&weights, b->gpu));
-    MUST(uploader_create(&u, b->gpu, &none, NULL, NULL, 0));
+    MUST(uploader_create(&u, b->gpu, NULL, NULL, 0));
     MUST(upload_linear(u, &l));
     MUST(uploader_finish(u));
     uploader_destroy(&u);
@@ -94,7 +95,13 @@ static void bench_matmul(bench *b, const weight_type *type, const bench_shape *s
     MUST(pool_place(&activations, 4ull * s->rows * columns, &y));
     MUST(pool_commit(&activations, b->gpu));
     ops_fill_normal(span_map(&x), (uint64_t)s->width * columns, 1);
-    MUST(op_matmul(b->st, &l, &x, s->width, &y, columns));
+    MUST(op_matmul(b->st, &(matmul_params){
+                              .w = &l,
+                              .x = &x,
+                              .x_width = s->width,
+                              .y = &y,
+                              .columns = columns,
+                          }));
     char name[100];
     snprintf(name, sizeof name, "matmul %s %ux%u%s, %u columns", type->name, s->rows, s->width,
              s->paired ? " paired" : "", columns);
@@ -116,13 +123,14 @@ static void bench_attention(bench *b, uint32_t rows, uint32_t keys)
     MUST(pool_place(&tensors, 4ull * rows * 6 * shape.head, &qkv));
     MUST(pool_place(&tensors, cache_bytes, &cache.k));
     MUST(pool_place(&tensors, cache_bytes, &cache.v));
-    MUST(pool_place(&tensors, 4 * CONTROL_TOKENS, &control));
+    MUST(pool_place(&tensors, 4ull * CONTROL_ROW(rows, 0), &control));
     MUST(pool_place(&tensors, 4ull * rows * 4 * shape.head, &y));
     MUST(pool_place(&tensors, attention_partial_bytes(&shape, keys), &partial));
     MUST(pool_commit(&tensors, b->gpu));
     memset(span_map(&qkv), 0, qkv.bytes);
     memset(span_map(&cache.k), 0x11, cache.k.bytes);
     memset(span_map(&cache.v), 0x11, cache.v.bytes);
+    memset(span_map(&control), 0, control.bytes);
     ((uint32_t *)span_map(&control))[CONTROL_POSITION] = keys - rows;
     MUST(op_attention(b->st, &(attention_params){
                                  .qkv = &qkv,

@@ -23,6 +23,7 @@ typedef struct heads_case {
     head_shape shape;
     uint32_t cache_rows, window, rows, position;
     score_kind scores;
+    uint32_t picture, picture_rows; // rows of the step that see each other
 } heads_case;
 
 static uint32_t qkv_width(const head_shape *s)
@@ -77,6 +78,29 @@ static void fill_queries(const heads_case *p, float *qkv)
                         (uint64_t)p->shape.heads * p->shape.head, scale);
 }
 
+static bool in_picture(const heads_case *p, uint32_t row)
+{
+    return row >= p->picture && row - p->picture < p->picture_rows;
+}
+
+// The keys that a row sees: its window, and what comes later of its picture.
+static void keys_seen(const heads_case *p, uint32_t row, uint32_t keys[2])
+{
+    const uint32_t at = p->position + row;
+    keys[0] = at + 1 < p->window ? 0 : at + 1 - p->window;
+    keys[1] = at;
+    if (in_picture(p, row))
+        keys[1] = p->position + p->picture + p->picture_rows - 1;
+}
+
+static void fill_control(const heads_case *p, uint32_t *control)
+{
+    control[CONTROL_POSITION] = p->position;
+    for (uint32_t r = 0; r < p->rows; r++)
+        control[CONTROL_ROW(r, CONTROL_ROW_AHEAD)] =
+            in_picture(p, r) ? p->picture + p->picture_rows - 1 - r : 0;
+}
+
 // The error of a score is that of its sum, 8 * 2^-24 of the products' sizes; it scales the key's
 // weight, and with it at most the whole output, |v| < 2. The weights' own errors add 64 * 2^-24.
 static void check_row(ops_case *c, const heads_case *p, const float *qkv, const kv_cache *cache,
@@ -85,10 +109,12 @@ static void check_row(ops_case *c, const heads_case *p, const float *qkv, const 
     const reference_heads h = heads_of(p);
     const uint32_t head = h.head;
     double want[256], spread;
+    uint32_t keys[2];
+    keys_seen(p, row, keys);
     for (uint32_t i = 0; i < h.heads; i++) {
         const float *q = qkv + (uint64_t)row * qkv_width(&p->shape) + i * head;
         reference_attention(&h, q, case_data(&cache->k), case_data(&cache->v),
-                            i / (h.heads / h.kv_heads), p->position + row, want, &spread);
+                            i / (h.heads / h.kv_heads), keys, want, &spread);
         const double tolerance = 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
         for (uint32_t d = 0; d < head; d++) {
             const uint64_t at = ((uint64_t)row * h.heads + i) * head + d;
@@ -106,11 +132,11 @@ static void attention_case(ops_run *run, const heads_case *p)
                score_names[p->scores]);
     const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
     const kv_cache cache = place_cache(&c, p);
-    const span control = case_place_floats(&c, CONTROL_TOKENS);
+    const span control = case_place_floats(&c, CONTROL_ROW(p->rows, 0));
     const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
     const span y = case_place_floats(&c, (uint64_t)p->rows * s->heads * s->head);
     case_commit(&c);
-    ((uint32_t *)case_data(&control))[CONTROL_POSITION] = p->position;
+    fill_control(p, case_data(&control));
     fill_cache(p, &cache);
     fill_queries(p, case_data(&qkv));
     MUST(op_attention(run->st, &(attention_params){
@@ -136,33 +162,40 @@ static void attention_cases(ops_run *run)
 {
     static const heads_case cases[] = {
         // the 270M and 1B: four heads share one; queries of one, of two and of many rows
-        { { 4, 1, 256 }, 1024, 512, 1, 0, SCORES_NORMAL },
-        { { 4, 1, 256 }, 1024, 512, 1, 5000, SCORES_HUGE },
-        { { 4, 1, 256 }, 1024, 512, 2, 511, SCORES_NORMAL },
-        { { 4, 1, 256 }, 1024, 512, 7, 1020, SCORES_NORMAL },
-        { { 4, 1, 256 }, 1024, 512, 37, 0, SCORES_NORMAL },
-        { { 4, 1, 256 }, 1024, 512, 37, 2040, SCORES_EQUAL },
+        { { 4, 1, 256 }, 1024, 512, 1, 0, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 1, 5000, SCORES_HUGE, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 2, 511, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 7, 1020, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 37, 0, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 37, 2040, SCORES_EQUAL, 0, 0 },
         // windows that end inside a block, rings that have wrapped
-        { { 2, 2, 64 }, 256, 100, 1, 37, SCORES_NORMAL },
-        { { 2, 2, 64 }, 256, 100, 130, 700, SCORES_NORMAL },
-        { { 2, 2, 64 }, 192, 1, 16, 300, SCORES_NORMAL },
-        { { 2, 2, 64 }, 256, 64, 130, 0, SCORES_HUGE },
+        { { 2, 2, 64 }, 256, 100, 1, 37, SCORES_NORMAL, 0, 0 },
+        { { 2, 2, 64 }, 256, 100, 130, 700, SCORES_NORMAL, 0, 0 },
+        { { 2, 2, 64 }, 192, 1, 16, 300, SCORES_NORMAL, 0, 0 },
+        { { 2, 2, 64 }, 256, 64, 130, 0, SCORES_HUGE, 0, 0 },
         // the other ratios and sizes of heads
-        { { 4, 2, 80 }, 256, 100, 37, 200, SCORES_NORMAL },
-        { { 6, 2, 96 }, 256, ALL_KEYS, 1, 90, SCORES_NORMAL },
-        { { 6, 2, 96 }, 256, 100, 37, 999, SCORES_EQUAL },
-        { { 8, 2, 128 }, 256, 100, 1, 300, SCORES_NORMAL },
-        { { 8, 2, 128 }, 256, 100, 16, 300, SCORES_NORMAL },
-        { { 8, 1, 64 }, 256, 100, 37, 300, SCORES_NORMAL },
-        { { 32, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL },
-        { { 32, 1, 64 }, 256, 100, 7, 300, SCORES_NORMAL },
+        { { 4, 2, 80 }, 256, 100, 37, 200, SCORES_NORMAL, 0, 0 },
+        { { 6, 2, 96 }, 256, ALL_KEYS, 1, 90, SCORES_NORMAL, 0, 0 },
+        { { 6, 2, 96 }, 256, 100, 37, 999, SCORES_EQUAL, 0, 0 },
+        { { 8, 2, 128 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0 },
+        { { 8, 2, 128 }, 256, 100, 16, 300, SCORES_NORMAL, 0, 0 },
+        { { 8, 1, 64 }, 256, 100, 37, 300, SCORES_NORMAL, 0, 0 },
+        { { 32, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0 },
+        { { 32, 1, 64 }, 256, 100, 7, 300, SCORES_NORMAL, 0, 0 },
         // all positions, with and without splits, with fewer keys than splits
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 0, SCORES_NORMAL },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 700, SCORES_HUGE },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 16, 4000, SCORES_EQUAL },
-        { { 4, 1, 256 }, 1536, 1536, 1, 1300, SCORES_EQUAL },
-        { { 2, 1, 128 }, 1152, 1024, 1, 3000, SCORES_NORMAL },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 0, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 700, SCORES_HUGE, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 16, 4000, SCORES_EQUAL, 0, 0 },
+        { { 4, 1, 256 }, 1536, 1536, 1, 1300, SCORES_EQUAL, 0, 0 },
+        { { 2, 1, 128 }, 1152, 1024, 1, 3000, SCORES_NORMAL, 0, 0 },
+        // pictures: in the middle, at both ends, longer than the window, over the end of the ring
+        { { 4, 1, 256 }, 1024, 512, 300, 900, SCORES_NORMAL, 20, 256 },
+        { { 8, 4, 256 }, 256, 64, 100, 0, SCORES_NORMAL, 0, 49 },
+        { { 2, 2, 64 }, 256, 16, 130, 200, SCORES_HUGE, 30, 100 },
+        { { 2, 2, 64 }, 192, 1, 40, 170, SCORES_NORMAL, 3, 36 },
+        { { 4, 2, 80 }, 256, ALL_KEYS, 37, 200, SCORES_EQUAL, 30, 7 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 8, 4000, SCORES_NORMAL, 2, 4 },
     };
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (!run->quick || i % 3 == 0)
@@ -242,7 +275,7 @@ static void rope_case(ops_run *run, const heads_case *p)
     t.w_q = case_place_floats(&c, s->head);
     t.w_k = case_place_floats(&c, s->head);
     t.rotation = case_place_floats(&c, (uint64_t)rope_table_rows(context) * s->head);
-    t.control = case_place_floats(&c, CONTROL_TOKENS);
+    t.control = case_place_floats(&c, CONTROL_ROWS);
     t.cache = place_cache(&c, p);
     case_commit(&c);
     ops_fill_normal(case_data(&t.qkv), n, 40);

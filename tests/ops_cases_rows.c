@@ -148,14 +148,16 @@ static void score_case(ops_run *run, uint32_t rows, uint32_t vocab, uint32_t fir
     const uint32_t tokens = first + rows; // the last row has no next token
     case_begin(&c, run, "score %u rows of %u, kind %d", rows, vocab, (int)kind);
     const span logits = case_place_floats(&c, (uint64_t)rows * vocab);
-    const span control = case_place_floats(&c, CONTROL_TOKENS + tokens);
+    const span control = case_place_floats(&c, CONTROL_ROW(tokens, 0));
     const span scores = case_place_floats(&c, 4ull * rows);
     case_commit(&c);
     float *x = case_data(&logits);
     fill_logits(x, (uint64_t)rows * vocab, vocab, kind);
-    uint32_t *token = (uint32_t *)case_data(&control) + CONTROL_TOKENS;
+    uint32_t *words = case_data(&control);
     for (uint32_t i = 0; i < tokens; i++)
-        token[i] = i + 1 == tokens ? vocab - 1 : ops_random() % vocab;
+        words[CONTROL_ROW(i, CONTROL_ROW_TOKEN)] = i + 1 == tokens   ? vocab - 1
+                                                   : i == first + 2 ? CONTROL_SOFT
+                                                                    : ops_random() % vocab;
     MUST(
         op_score(run->st, &logits, &control, &scores, vocab, (uint32_t[3]){ rows, first, tokens }));
     case_run(&c);
@@ -171,7 +173,9 @@ static void score_case(ops_run *run, uint32_t rows, uint32_t vocab, uint32_t fir
         case_check(&c, "best", r, got[1], x[best], 0);
         // a sum of `vocab` numbers, of which a lane adds up to vocab / 8 one after the other
         case_check(&c, "log sum", r, got[2], log_sum, 1e-4 + ldexp(2, -24) * fabs(log_sum));
-        case_check(&c, "next", r, got[3], r + 1 < rows ? x[token[first + r + 1]] : 0, 0);
+        const uint32_t next =
+            r + 1 < rows ? words[CONTROL_ROW(first + r + 1, CONTROL_ROW_TOKEN)] : CONTROL_SOFT;
+        case_check(&c, "next", r, got[3], next == CONTROL_SOFT ? 0 : x[next], 0);
     }
     case_end(&c);
 }

@@ -44,7 +44,9 @@ static void fill_matrix(test_matrix *m, const matrix_params *p, matrix_source *s
     for (uint32_t i = 0, row = 0; i < p->n; i++) {
         const uint64_t row_bytes = weight_row_bytes(p->types[i], p->width);
         ops_fill_weights(p->types[i], m->bytes + at, p->rows[i], p->width, p->kind);
-        sources[i] = (matrix_source){ "w", p->types[i], m->bytes + at, p->rows[i] };
+        sources[i] = (matrix_source){
+            .name = "w", .type = p->types[i], .data = m->bytes + at, .rows = p->rows[i]
+        };
         for (uint32_t r = 0; r < p->rows[i]; r++, row++) {
             const uint32_t to = p->paired ? 2 * r + i : row;
             float *w = m->w + (uint64_t)to * p->width;
@@ -60,8 +62,6 @@ static void matrix_create(test_matrix *m, const ops_run *run, const matrix_param
 {
     matrix_source sources[LINEAR_MAX_SOURCES];
     uploader *u = NULL;
-    // no length: the memory of malloc must not be given back as if it were a file's
-    const file_mapping none = { 0 };
     memset(m, 0, sizeof *m);
     fill_matrix(m, p, sources);
     size_t used = 0;
@@ -77,7 +77,7 @@ static void matrix_create(test_matrix *m, const ops_run *run, const matrix_param
     for (uint32_t i = 0; i < m->pool.n_blocks; i++)
         if (m->pool.blocks[i].mapped) // what is not uploaded must not be read
             memset(m->pool.blocks[i].mapped, 0xff, m->pool.blocks[i].bytes);
-    MUST(uploader_create(&u, run->gpu, &none, NULL, NULL, pool_bytes(&m->pool)));
+    MUST(uploader_create(&u, run->gpu, NULL, NULL, pool_bytes(&m->pool)));
     MUST(upload_linear(u, &m->l));
     MUST(uploader_finish(u));
     uploader_destroy(&u);
@@ -161,7 +161,13 @@ static void matmul_case(ops_run *run, const test_matrix *m, uint32_t columns, do
             sum_x[i] += fabs((double)row[k]);
     }
     reference_matmul(want, xs, stride, m->w, rows, width, columns);
-    MUST(op_matmul(run->st, &m->l, &x, stride, &y, columns));
+    MUST(op_matmul(run->st, &(matmul_params){
+                                .w = &m->l,
+                                .x = &x,
+                                .x_width = stride,
+                                .y = &y,
+                                .columns = columns,
+                            }));
     case_run(&c);
     check_products(&c, m, case_data(&y), want, sum_x, columns);
     case_end(&c);
@@ -187,21 +193,36 @@ static void embed_case(ops_run *run, const matrix_params *p, uint32_t columns)
     matrix_create(&m, run, p);
     const uint32_t width = m.l.width, rows = m.l.rows;
     case_begin(&c, run, "embed %s, %u parts, %u columns", m.name, m.l.n_parts, columns);
-    const span control = case_place_floats(&c, CONTROL_TOKENS + columns);
+    const span control = case_place_floats(&c, CONTROL_ROW(columns, 0));
+    const span soft = case_place_floats(&c, (uint64_t)width * columns);
     const span y = case_place_floats(&c, (uint64_t)width * columns);
     case_commit(&c);
-    uint32_t *tokens = (uint32_t *)case_data(&control) + CONTROL_TOKENS;
+    uint32_t *words = case_data(&control);
     for (uint32_t i = 0; i < columns; i++)
-        tokens[i] = i == 0 ? 0 : i == 1 ? rows - 1 : ops_random() % rows;
-    MUST(op_embed(run->st, &m.l, &control, &y, columns, (float)scale));
+        words[CONTROL_ROW(i, CONTROL_ROW_TOKEN)] = i == 0   ? 0
+                                                   : i == 1 ? rows - 1
+                                                   : i == 3 ? CONTROL_SOFT
+                                                            : ops_random() % rows;
+    ops_fill_normal(case_data(&soft), (uint64_t)width * columns, 300000);
+    MUST(op_embed(run->st, &(embed_params){
+                               .w = &m.l,
+                               .control = &control,
+                               .soft = &soft,
+                               .y = &y,
+                               .columns = columns,
+                               .scale = (float)scale,
+                           }));
     case_run(&c);
-    const float *got = case_data(&y);
+    const float *got = case_data(&y), *as_is = case_data(&soft);
     for (uint32_t i = 0; i < columns; i++)
         for (uint32_t k = 0; k < width; k++) {
             const uint64_t at = (uint64_t)i * width + k;
-            // a product, a sum of two parts and another product: three roundings
-            case_check(&c, "y", at, got[at], (double)m.w[(uint64_t)tokens[i] * width + k] * scale,
-                       ldexp(4, -24) * (double)m.largest[tokens[i]] * scale + ldexp(1, -120));
+            const uint32_t token = words[CONTROL_ROW(i, CONTROL_ROW_TOKEN)];
+            if (token == CONTROL_SOFT)
+                case_check(&c, "y", at, got[at], as_is[at], 0);
+            else // a product, a sum of two parts and another product: three roundings
+                case_check(&c, "y", at, got[at], (double)m.w[(uint64_t)token * width + k] * scale,
+                           ldexp(4, -24) * (double)m.largest[token] * scale + ldexp(1, -120));
         }
     case_end(&c);
     matrix_destroy(&m);

@@ -62,14 +62,13 @@ uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t pos
 }
 
 void reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
-                         const uint16_t *v, uint32_t kv_head, uint32_t position, double *y,
+                         const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
                          double *spread)
 {
-    const uint32_t keys = position + 1 < h->window ? position + 1 : h->window;
-    const uint32_t first = position + 1 - keys;
-    double *scores = calloc(keys, sizeof *scores), best = -INFINITY, sum = 0;
+    const uint32_t first = keys[0], count = keys[1] - keys[0] + 1;
+    double *scores = calloc(count, sizeof *scores), best = -INFINITY, sum = 0;
     *spread = 0;
-    for (uint32_t j = 0; j < keys; j++) {
+    for (uint32_t j = 0; j < count; j++) {
         double size = 0;
         for (uint32_t d = 0; d < h->head; d++) {
             const double product =
@@ -82,7 +81,7 @@ void reference_attention(const reference_heads *h, const float *q, const uint16_
     }
     for (uint32_t d = 0; d < h->head; d++)
         y[d] = 0;
-    for (uint32_t j = 0; j < keys; j++) {
+    for (uint32_t j = 0; j < count; j++) {
         const double weight = exp(scores[j] - best);
         sum += weight;
         for (uint32_t d = 0; d < h->head; d++)

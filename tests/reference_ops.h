@@ -28,13 +28,14 @@ typedef struct reference_heads {
 uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
 uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
 
-// One query head at one position.
+// One query head.
 //
 // q:     [head]   k, v: the caches, halves
+// keys:  the positions it sees, the first and the last
 // y:     [head]
 // spread: the largest sum over d of |q[d] k[j, d]|: what the error of a score is relative to
 void reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
-                         const uint16_t *v, uint32_t kv_head, uint32_t position, double *y,
+                         const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
                          double *spread);
 
 // log(sum(exp(x)))

@@ -346,13 +346,14 @@ static void test_errors(const small_model *m)
           "\"%s\" does not say by how much", kim_error_text());
     check_unharmed(m, s, m->ids, 90, logits);
     CHECK_FAILS(kim_session_append(s, m->ids, UINT32_MAX), KIM_ERR_CONTEXT_FULL, "4294967295");
-    CHECK_FAILS(kim_session_append_scored(s, m->ids, 11, scores), KIM_ERR_CONTEXT_FULL, "11");
+    CHECK_FAILS(kim_session_read(s, &(kim_prompt){ .tokens = m->ids, .count = 11 }, scores),
+                KIM_ERR_CONTEXT_FULL, "11");
     CHECK_FAILS(kim_session_append(s, negative, 2), KIM_ERR_ARGUMENT, "-1");
     CHECK_FAILS(kim_session_append(s, high, 3), KIM_ERR_ARGUMENT, "300");
     CHECK_FAILS(kim_session_append(s, m->ids, 0), KIM_ERR_ARGUMENT, "");
     CHECK_FAILS(kim_session_append(s, NULL, 1), KIM_ERR_ARGUMENT, "");
     CHECK_FAILS(kim_session_append(NULL, m->ids, 1), KIM_ERR_ARGUMENT, "");
-    CHECK_FAILS(kim_session_append_scored(s, m->ids, 1, NULL), KIM_ERR_ARGUMENT, "");
+    CHECK_FAILS(kim_session_read(s, NULL, NULL), KIM_ERR_ARGUMENT, "");
     CHECK_FAILS(kim_session_save(s, NULL), KIM_ERR_ARGUMENT, "");
     CHECK_FAILS(kim_session_load(s, NULL), KIM_ERR_ARGUMENT, "");
     CHECK_FAILS(kim_session_fork(&none, NULL), KIM_ERR_ARGUMENT, "");

@@ -13,8 +13,10 @@ kim_model=$kim_build/models/gemma-3-270m-Q4_K_M.gguf
 kim_model_sha256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
 
 packages_build="ca-certificates cmake gcc git libc6-dev libcjson-dev libedit-dev libpopt-dev libstb-dev
-    libvulkan-dev libvulkan-volk-dev libvulkan1 ninja-build pkg-config python3-venv glslang-tools
-    spirv-tools"
+    libvulkan-dev libvulkan-volk-dev libvulkan1 ninja-build nettle-dev pkg-config python3-venv
+    glslang-tools spirv-tools"
+# Any flavour of libcurl does, and installing one would remove another; git has this one already.
+pkg-config --exists libcurl 2>/dev/null || packages_build="$packages_build libcurl4-gnutls-dev"
 packages_test="$packages_build clang clang-format debootstrap gcc-mingw-w64-x86-64-posix
     libclang-rt-dev llvm universal-ctags vulkan-validationlayers"
 

@@ -70,7 +70,8 @@ static void compare_scores(const small_model *s, kim_session *session)
 {
     kim_score *scores = malloc(s->count * sizeof *scores);
     CHECK(scores, "out of memory");
-    CHECK_OK(kim_session_append_scored(session, s->ids, s->count, scores));
+    CHECK_OK(
+        kim_session_read(session, &(kim_prompt){ .tokens = s->ids, .count = s->count }, scores));
     double worst = 0;
     uint32_t different = 0;
     for (uint32_t i = 0; i < s->count; i++) {

@@ -22,6 +22,7 @@ static struct {
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
+    INCLUDE_OPTIONS(picture_options, NULL),
     { "prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "answer this and end", "TEXT" },
     { "interactive", 'i', POPT_ARG_NONE, &options.interactive, 0,
       "stdin is lines typed one by one, also when it is no terminal", NULL },
@@ -52,7 +53,7 @@ static struct poptOption table[] = {
 // What the last answer took.
 typedef struct turn {
     uint32_t prompt_tokens, answer_tokens; // computed for it
-    double prompt_seconds, answer_seconds;
+    double picture_seconds, prompt_seconds, answer_seconds;
 } turn;
 
 typedef struct chat {
@@ -60,6 +61,7 @@ typedef struct chat {
     kim_sampler *sampler;
     conversation talk;
     strbuf pending; // of /read: goes before the next message
+    pictures seen;  // of /image: go with the next message
     turn last;
     int status; // of what failed last
     bool ended, lost;
@@ -96,43 +98,54 @@ static void on_interrupt(int signal_number)
 
 // -------------------------------------------------------------------------------- an answer
 
-// Reads what the session has not read yet, in steps that Ctrl-C can end.
-static kim_err read_tokens(chat *c, const int32_t *ids, uint32_t count)
+static bool go_on(void *user, uint64_t done, uint64_t total)
 {
-    kim_session *session = c->o.session;
-    const int32_t *have = kim_session_tokens(session);
-    uint32_t position = kim_session_position(session), same = 0;
-    uint32_t step = given.batch ? (uint32_t)given.batch : 512;
-    double start = now_seconds();
-    // The last one is read again in any case: it leaves the logits.
-    while (same < position && same + 1 < count && have[same] == ids[same])
-        same++;
-    kim_err err = same < position ? kim_session_cut(session, same) : KIM_OK;
-    for (uint32_t at = same; !err && at < count && !interrupts; at += step)
-        err = kim_session_append(session, ids + at, count - at < step ? count - at : step);
-    c->last.prompt_tokens = count - same;
-    c->last.prompt_seconds = now_seconds() - start;
+    (void)user, (void)done, (void)total;
+    return interrupts == 0;
+}
+
+// Looks at the pictures that are new, and reads what the session has not read yet. Ctrl-C ends
+// both.
+static kim_err read_prompt(chat *c, const pictures *seen, uint32_t *too_many)
+{
+    int32_t *ids = NULL;
+    kim_prompt prompt = { .progress = go_on };
+    uint32_t reused = 0;
+    kim_err err = pictures_encode(seen, c->o.model, &c->last.picture_seconds);
+    if (!err)
+        err = conversation_tokens(&c->talk, c->o.model, &ids, &prompt.count);
+    const uint32_t room = kim_session_context(c->o.session);
+    if (!err && prompt.count >= room) {
+        *too_many = prompt.count - room + 1;
+        err = KIM_ERR_CONTEXT_FULL;
+    }
+    if (!err) {
+        const double start = now_seconds();
+        prompt.tokens = ids;
+        prompt.images = (const kim_image *const *)seen->images;
+        prompt.n_images = seen->count;
+        err = kim_session_continue(c->o.session, &prompt, &reused);
+        c->last.prompt_tokens = prompt.count - reused;
+        c->last.prompt_seconds = now_seconds() - start;
+    }
+    kim_free(ids);
     return err;
 }
 
 // False, with the sentence printed, when the session does not hold all of it.
 static bool read_conversation(chat *c)
 {
-    int32_t *ids;
-    uint32_t count, room = kim_session_context(c->o.session);
-    kim_err err = conversation_tokens(&c->talk, c->o.model, &ids, &count);
-    if (!err && count >= room) {
+    uint32_t too_many = 0, room = kim_session_context(c->o.session);
+    pictures seen = conversation_pictures(&c->talk);
+    kim_err err = read_prompt(c, &seen, &too_many);
+    free(seen.images);
+    free(seen.paths);
+    if (too_many)
         c->status = fail("with this message there are %u tokens, %u more than a context of %u "
                          "positions has room for; shorten it, begin anew, or start with a "
                          "larger --context",
-                         count, count - room + 1, room);
-        free(ids);
-        return false;
-    }
-    if (!err)
-        err = read_tokens(c, ids, count);
-    free(ids);
-    if (err)
+                         room + too_many - 1, too_many, room);
+    else if (err && err != KIM_ERR_CANCELLED)
         library_failed(c, err);
     return !err && !interrupts;
 }
@@ -236,12 +249,15 @@ static bool answer(chat *c)
         c->ended = true;
     if (err)
         library_failed(c, err);
+    char pictures_text[40] = "";
+    if (c->last.picture_seconds > 0)
+        snprintf(pictures_text, sizeof pictures_text, "picture %.1f s | ", c->last.picture_seconds);
     if (!options.quiet)
-        note("[ prompt %.1f tok/s | answer %.1f tok/s | context %u/%u ]",
+        note("[ %sprompt %.1f tok/s | answer %.1f tok/s | context %u/%u ]", pictures_text,
              rate(c->last.prompt_tokens, c->last.prompt_seconds),
              rate(c->last.answer_tokens, c->last.answer_seconds),
              kim_session_position(c->o.session), kim_session_context(c->o.session));
-    conversation_add(&c->talk, true, text.data);
+    conversation_add(&c->talk, true, text.data, NULL);
     strbuf_free(&text);
     return true;
 }
@@ -253,20 +269,22 @@ static void say(chat *c, const strbuf *message)
         c->status = fail("the message has a zero byte: it is no text");
         return;
     }
-    bool empty = !message->length && !c->pending.length;
+    bool empty = !message->length && !c->pending.length && !c->seen.count;
     if (empty && (c->talk.mode == MODE_TEMPLATE || !c->talk.count))
         return;
     if (!empty) {
         strbuf whole = { 0 };
         strbuf_add(&whole, c->pending.data ? c->pending.data : "", c->pending.length);
         strbuf_add(&whole, message->data, message->length);
-        conversation_add(&c->talk, false, whole.data);
+        conversation_add(&c->talk, false, whole.data, &c->seen);
         strbuf_free(&whole);
     }
-    if (answer(c))
+    if (answer(c)) {
         strbuf_free(&c->pending);
-    else if (!empty)
+    } else if (!empty) { // its pictures go with the next one
+        pictures_move(&c->seen, &c->talk.messages[c->talk.count - 1].seen);
         conversation_drop(&c->talk);
+    }
 }
 
 // --------------------------------------------------------------------------------- commands
@@ -279,6 +297,7 @@ static void chat_clear(chat *c, const char *argument)
     while (c->talk.count)
         conversation_drop(&c->talk);
     strbuf_free(&c->pending);
+    pictures_free(&c->seen);
     note("a new conversation");
 }
 
@@ -318,6 +337,26 @@ static void chat_read(chat *c, const char *argument)
     strbuf_free(&file);
 }
 
+static void take_picture(chat *c, const char *path)
+{
+    kim_image_info info;
+    if (pictures_add(&c->seen, c->o.model, path) != STATUS_OK) {
+        c->status = STATUS_FAILED;
+        return;
+    }
+    kim_image_get_info(c->seen.images[c->seen.count - 1], &info);
+    note("%s: %u x %u, %u tokens; goes with your next message", path, info.width, info.height,
+         info.tiles * info.tile_tokens);
+}
+
+static void chat_image(chat *c, const char *argument)
+{
+    if (!*argument)
+        c->status = fail("/image needs the name of a file");
+    else
+        take_picture(c, argument);
+}
+
 static void chat_regen(chat *c, const char *argument)
 {
     (void)argument;
@@ -328,7 +367,7 @@ static void chat_regen(chat *c, const char *argument)
     char *old = checked(strdup(c->talk.messages[c->talk.count - 1].text));
     conversation_drop(&c->talk);
     if (!answer(c))
-        conversation_add(&c->talk, true, old);
+        conversation_add(&c->talk, true, old, NULL);
     free(old);
 }
 
@@ -368,11 +407,12 @@ static void chat_load(chat *c, const char *argument)
         c->status = fail("/load needs the name of a file");
         return;
     }
-    if (!conversation_load(&c->talk, argument)) {
+    if (!conversation_load(&c->talk, c->o.model, argument)) {
         c->status = STATUS_FAILED;
         return;
     }
     strbuf_free(&c->pending);
+    pictures_free(&c->seen);
     note("%s: %u messages, mode %s", argument, c->talk.count, conversation_mode_name(c->talk.mode));
     char *state = state_path(argument);
     // One of another conversation does no harm: what differs is read again.
@@ -392,6 +432,12 @@ static void chat_stats(chat *c, const char *argument)
          kim_session_context(c->o.session));
     note("last      prompt %u tokens in %.2f s, answer %u tokens in %.2f s", c->last.prompt_tokens,
          c->last.prompt_seconds, c->last.answer_tokens, c->last.answer_seconds);
+    kim_vision_stats vision;
+    kim_model_get_vision_stats(c->o.model, &vision);
+    if (vision.tiles)
+        note("pictures  %llu tiles encoded in %.2f s (%.1f GFLOP/s), %llu more were remembered",
+             (unsigned long long)vision.tiles, vision.seconds,
+             vision.operations / vision.seconds * 1e-9, (unsigned long long)vision.remembered);
     note("memory    %s on the device, at most %s so far",
          format_bytes(kim_gpu_memory_used(c->o.gpu), used),
          format_bytes(kim_gpu_memory_peak(c->o.gpu), peak));
@@ -417,6 +463,7 @@ static const struct {
     void (*run)(chat *c, const char *argument);
 } commands[] = {
     { "clear", "", "start a new conversation", chat_clear },
+    { "image", "FILE", "show a picture with your next message", chat_image },
     { "regen", "", "give the last answer anew", chat_regen },
     { "system", " TEXT", "what the model is told beforehand; alone: nothing", chat_system },
     { "mode", " MODE", "template: turns; continue: plain text that goes on", chat_mode },
@@ -463,6 +510,71 @@ static void run_chat_command(chat *c, char *line)
                      (int)length, line);
 }
 
+// -------------------------------------------------------------------------- dropped pictures
+
+static bool is_picture(const char *path)
+{
+    static const char *const endings[] = { ".png", ".jpg", ".jpeg", ".webp" };
+    const char *dot = strrchr(path, '.');
+    for (size_t i = 0; dot && i < sizeof endings / sizeof *endings; i++)
+        if (strcasecmp(dot, endings[i]) == 0)
+            return access(path, R_OK) == 0;
+    return false;
+}
+
+// The word at `at` as terminals write a path that is dropped on them: quoted, with backslashes, or
+// as file://. Returns where it ends; path: free with free().
+static const char *dropped_path(const char *at, char **path)
+{
+    static const char scheme[] = "file://";
+    const char quote = *at == '\'' || *at == '"' ? *at++ : 0;
+    char *out = *path = checked(malloc(strlen(at) + 1));
+    if (strncmp(at, scheme, sizeof scheme - 1) == 0)
+        at += sizeof scheme - 1;
+    for (; *at && (quote ? *at != quote : !isspace((unsigned char)*at)); at++) {
+        if (*at == '\\' && !quote && at[1])
+            at++;
+        *out++ = *at;
+    }
+    *out = '\0';
+    return at + (quote && *at == quote);
+}
+
+static bool ask(const char *path)
+{
+    char answer[16];
+    fprintf(stderr, "%sshow %s as a picture? [Y/n]%s ", style_dim(stderr), path, style_end(stderr));
+    fflush(stderr);
+    if (!fgets(answer, sizeof answer, stdin))
+        return false;
+    return answer[0] == '\n' || answer[0] == 'y' || answer[0] == 'Y';
+}
+
+// Takes paths of pictures out of a message that was typed at a terminal, after asking. False: there
+// is nothing left to say.
+static bool take_dropped_pictures(chat *c, strbuf *message)
+{
+    bool taken = false;
+    if (!isatty(STDIN_FILENO) || !kim_model_get_info(c->o.model)->vision ||
+        strlen(message->data) != message->length)
+        return true;
+    for (char *at = message->data; *at;) {
+        char *path;
+        const char *end = dropped_path(at, &path);
+        if (is_picture(path) && ask(path)) {
+            take_picture(c, path);
+            message->length -= (size_t)(end - at);
+            memmove(at, end, strlen(end) + 1);
+            taken = true;
+        } else {
+            at = message->data + (end - message->data);
+        }
+        free(path);
+        at += strspn(at, " \t\n");
+    }
+    return !taken || message->data[strspn(message->data, " \t\n")];
+}
+
 // ------------------------------------------------------------------------------------- chat
 
 static void print_banner(const chat *c)
@@ -493,7 +605,7 @@ static int converse(chat *c)
             c->ended = true;
         else if (message.data[0] == '/' && isalpha((unsigned char)message.data[1]))
             run_chat_command(c, message.data);
-        else
+        else if (take_dropped_pictures(c, &message))
             say(c, &message);
         if (result == INPUT_END && isatty(STDIN_FILENO))
             fputc('\n', stderr);
@@ -538,6 +650,8 @@ static int check_options(chat *c)
         return fail_usage("--mode is \"%s\"; it must be template or continue", options.mode);
     if (options.prompt && options.interactive)
         return fail_usage("-p answers once and -i converses: only one of them can be given");
+    if (check_picture_options() != STATUS_OK)
+        return STATUS_USAGE;
     return model_path() ? STATUS_OK : STATUS_USAGE;
 }
 
@@ -560,6 +674,8 @@ static int run_chat(chat *c, const strbuf *prompt)
     if (status == STATUS_OK)
         status = open_model(&c->o);
     if (status == STATUS_OK)
+        status = pictures_add_given(&c->seen, c->o.model);
+    if (status == STATUS_OK)
         status = open_session(&c->o, (uint32_t)given.context);
     if (status == STATUS_OK)
         status = open_sampler(c);
@@ -578,7 +694,7 @@ int command_chat(int argc, const char **argv)
     int status = arguments_parse(
         &(arguments){
             .command = "kim chat",
-            .synopsis = "-m MODEL [-p TEXT] [OPTION...]",
+            .synopsis = "-m MODEL [--mmproj F] [--image F]... [-p TEXT] [OPTION...]",
             .purpose =
                 "Talks with a model. With -p, or with a stdin that is no terminal, it answers\n"
                 "once and ends.",
@@ -602,6 +718,7 @@ int command_chat(int argc, const char **argv)
     kim_sampler_destroy(&c.sampler);
     conversation_free(&c.talk);
     strbuf_free(&c.pending);
+    pictures_free(&c.seen);
     strbuf_free(&prompt);
     return close_all(&c.o, status);
 }

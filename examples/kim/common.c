@@ -18,7 +18,7 @@ volatile sig_atomic_t interrupts;
 
 static bool progress_shown; // a progress bar stands on the terminal's last line
 
-static void progress_clear(void)
+void progress_clear(void)
 {
     if (progress_shown)
         fputs("\r\033[K", stderr);
@@ -68,8 +68,12 @@ void *checked(void *pointer)
 // ------------------------------------------------------------------------------- arguments
 
 struct poptOption model_options[] = {
-    { "model", 'm', POPT_ARG_STRING, &given.model, 0, "the GGUF file; without it, KIM_MODEL",
-      "MODEL" },
+    { "model", 'm', POPT_ARG_STRING, &given.model, 0,
+      "the GGUF file, or the folder of a model as published; without it, KIM_MODEL", "MODEL" },
+    { "mmproj", '\0', POPT_ARG_STRING, &given.mmproj, 0,
+      "the projector that goes with a GGUF file, to see pictures", "FILE" },
+    { "quantize", '\0', POPT_ARG_STRING, &given.quantize, 0,
+      "make unquantised weights q8_0 or q4_0 while loading", "TYPE" },
     POPT_TABLEEND,
 };
 
@@ -316,56 +320,90 @@ int open_gpu(opened *o)
     return kim_gpu_create(&o->gpu, &params) ? fail_library() : STATUS_OK;
 }
 
-typedef struct progress {
-    const char *name;
-    double drawn; // when it was last drawn
-} progress;
-
-static void progress_draw(const progress *p, uint64_t done, uint64_t total)
+// The last line of the terminal: the label, a bar, the percentage and what stands right of it.
+static void draw_line(const char *label, double share, const char *right)
 {
     struct winsize window;
     int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 ? window.ws_col : 80;
-    char done_text[32], total_text[32];
-    int name_width = (int)strlen(p->name) < 32 ? (int)strlen(p->name) : 32;
-    int width = columns - name_width - 46;
+    int room = columns - 9 - (int)strlen(right);
+    int label_width = room < 16 ? 8 : room < 48 ? room - 8 : 40;
+    label_width = (int)strlen(label) < label_width ? (int)strlen(label) : label_width;
+    int width = room - label_width;
     width = width < 8 ? 8 : width > 48 ? 48 : width;
-    double share = total ? (double)done / (double)total : 1;
     int full = (int)(share * width);
     bool plain = !*style_dim(stderr);
-    fprintf(stderr, "\r\033[Kloading %.*s ", name_width, p->name);
-    for (int i = 0; i < width; i++) {
+    progress_shown = true;
+    fprintf(stderr, "\r\033[K%.*s ", label_width, label);
+    for (int i = 0; i < width && share >= 0; i++) {
         if (i == full)
             fputs(style_dim(stderr), stderr);
         fputs(plain ? (i < full ? "#" : ".") : "\u2501", stderr);
     }
-    fprintf(stderr, "%s %3d%%  %s of %s", style_end(stderr), (int)(share * 100),
-            format_bytes(done, done_text), format_bytes(total, total_text));
-    progress_shown = true;
+    if (share >= 0)
+        fprintf(stderr, "%s %3d%%  ", style_end(stderr), (int)(share * 100));
+    fputs(right, stderr);
 }
+
+void progress_draw(const char *label, uint64_t done, uint64_t total, const char *tail)
+{
+    char done_text[32], total_text[32], right[128];
+    if (total)
+        snprintf(right, sizeof right, "%s of %s%s", format_bytes(done, done_text),
+                 format_bytes(total, total_text), tail);
+    else
+        snprintf(right, sizeof right, "%s%s", format_bytes(done, done_text), tail);
+    draw_line(label, total ? (double)done / (double)total : -1, right);
+}
+
+void progress_share(const char *label, uint64_t done, uint64_t total)
+{
+    draw_line(label, total ? (double)done / (double)total : 0, "");
+}
+
+typedef struct progress {
+    const char *label; // NULL: not shown
+    double drawn;      // when it was last drawn
+} progress;
 
 static bool progress_step(void *user, uint64_t done, uint64_t total)
 {
     progress *p = user;
     double now = now_seconds();
-    if (p->name && (now - p->drawn > 0.05 || done == total)) {
-        progress_draw(p, done, total);
+    if (p->label && (now - p->drawn > 0.05 || done == total)) {
+        progress_draw(p->label, done, total, "");
         p->drawn = now;
     }
     return interrupts == 0;
 }
 
-int open_model(opened *o)
+// path: NULL: the encoder of --mmproj alone
+static int load_model(opened *o, const char *path)
 {
-    const char *path = model_path();
-    if (!path)
-        return STATUS_USAGE;
-    const char *slash = strrchr(path, '/');
-    bool bar = o->gpu && isatty(STDERR_FILENO);
-    progress p = { .name = bar ? slash ? slash + 1 : path : NULL };
-    kim_model_params params = { .progress = progress_step, .progress_user = &p };
+    const char *file = path ? path : given.mmproj;
+    const char *slash = strrchr(file, '/');
+    char label[64];
+    snprintf(label, sizeof label, "loading %s", slash && slash[1] ? slash + 1 : file);
+    progress p = { .label = o->gpu && isatty(STDERR_FILENO) ? label : NULL };
+    kim_model_params params = {
+        .progress = progress_step,
+        .progress_user = &p,
+        .mmproj = given.mmproj,
+        .quantize = given.quantize,
+    };
     kim_err err = kim_model_open(&o->model, o->gpu, path, &params);
     progress_clear();
     return err ? fail_library() : STATUS_OK;
+}
+
+int open_model(opened *o)
+{
+    const char *path = model_path();
+    return path ? load_model(o, path) : STATUS_USAGE;
+}
+
+int open_encoder(opened *o)
+{
+    return load_model(o, NULL);
 }
 
 int open_session(opened *o, uint32_t context)

@@ -22,8 +22,10 @@ enum {
 int command_bench(int argc, const char **argv);
 int command_chat(int argc, const char **argv);
 int command_devices(int argc, const char **argv);
+int command_image(int argc, const char **argv);
 int command_inspect(int argc, const char **argv);
 int command_logits(int argc, const char **argv);
+int command_pull(int argc, const char **argv);
 int command_tokenize(int argc, const char **argv);
 
 // ---------------------------------------------------------------------------------- errors
@@ -40,14 +42,14 @@ void *checked(void *pointer);
 
 // The options that several subcommands have, as typed. popt's tables hold the addresses.
 typedef struct common_options {
-    char *model;
+    char *model, *mmproj, *quantize;
     char *device, *memory_mode, *memory_cap;
     int context, batch;
     int verbose, validation;
 } common_options;
 
 extern common_options given;
-extern struct poptOption model_options[];   // -m
+extern struct poptOption model_options[];   // -m, --mmproj, --quantize
 extern struct poptOption device_options[];  // --device, --memory-mode, …
 extern struct poptOption session_options[]; // --context, --batch
 
@@ -126,6 +128,12 @@ const char *format_bytes(uint64_t bytes, char buffer[32]);
 // It ends early at a zero byte.
 char *valid_utf8(const char *bytes, size_t length);
 
+// Draws a bar with `label` before it and `tail` behind it on the last line of the terminal that
+// stderr is; what fail prints next takes its place. total: 0 when it is not known
+void progress_draw(const char *label, uint64_t done, uint64_t total, const char *tail);
+void progress_share(const char *label, uint64_t done, uint64_t total); // without the bytes
+void progress_clear(void);
+
 // Prints the bytes of a token in quotes, without control characters.
 void print_quoted(FILE *file, const char *bytes, size_t length);
 
@@ -159,7 +167,8 @@ int gpu_params(kim_gpu_params *params);
 
 // Each returns STATUS_OK, or a status with the sentence printed.
 int open_gpu(opened *o);
-int open_model(opened *o); // on o->gpu; with none the weights stay in the file
+int open_model(opened *o);   // on o->gpu; with none the weights stay in the file
+int open_encoder(opened *o); // only the encoder of --mmproj
 int open_session(opened *o, uint32_t context);
 
 // Destroys what is open. Returns status, or STATUS_FAILED when --validation found something.

@@ -37,20 +37,24 @@ void conversation_free(conversation *c)
     *c = (conversation){ 0 };
 }
 
-void conversation_add(conversation *c, bool assistant, const char *text)
+void conversation_add(conversation *c, bool assistant, const char *text, pictures *seen)
 {
     if (c->count == c->room) {
         c->room = 2 * c->room + 8;
         c->messages = checked(realloc(c->messages, c->room * sizeof *c->messages));
     }
-    c->messages[c->count].assistant = assistant;
-    c->messages[c->count++].text = checked(strdup(text));
+    conversation_message *m = &c->messages[c->count++];
+    *m = (conversation_message){ .assistant = assistant, .text = checked(strdup(text)) };
+    if (seen)
+        pictures_move(&m->seen, seen);
 }
 
 void conversation_drop(conversation *c)
 {
-    if (c->count)
+    if (c->count) {
         free(c->messages[--c->count].text);
+        pictures_free(&c->messages[c->count].seen);
+    }
 }
 
 void conversation_set_system(conversation *c, const char *text)
@@ -62,34 +66,67 @@ void conversation_set_system(conversation *c, const char *text)
 
 // ---------------------------------------------------------------------------------- tokens
 
-static kim_err continue_tokens(const conversation *c, const kim_model *model, int32_t **ids,
-                               uint32_t *count)
+pictures conversation_pictures(const conversation *c)
+{
+    pictures all = { 0 };
+    for (uint32_t i = 0; i < c->count; i++)
+        all.count += c->messages[i].seen.count;
+    all.images = checked(calloc((size_t)all.count + 1, sizeof *all.images));
+    all.paths = checked(calloc((size_t)all.count + 1, sizeof *all.paths));
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->count; i++)
+        for (uint32_t k = 0; k < c->messages[i].seen.count; k++, n++) {
+            all.images[n] = c->messages[i].seen.images[k];
+            all.paths[n] = c->messages[i].seen.paths[k];
+        }
+    return all;
+}
+
+static void free_list(pictures *p)
+{
+    free(p->images);
+    free(p->paths);
+}
+
+// Special tokens that the user typed are text here too, but for the places of pictures.
+static kim_err continue_tokens(const conversation *c, const kim_model *model, const pictures *seen,
+                               int32_t **ids, uint32_t *count)
 {
     strbuf text = { 0 };
     strbuf_add(&text, "", 0);
     for (uint32_t i = 0; i < c->count; i++)
         strbuf_add(&text, c->messages[i].text, strlen(c->messages[i].text));
-    kim_err err = kim_tokenize(model, text.data, text.length, false, ids, count);
+    kim_err err = kim_prompt_tokens(model,
+                                    &(kim_text){
+                                        .text = text.data,
+                                        .length = text.length,
+                                        .images = (const kim_image *const *)seen->images,
+                                        .n_images = seen->count,
+                                    },
+                                    ids, count);
     strbuf_free(&text);
     return err;
 }
 
 // The template wants the roles in turn: what one of them said in several pieces is joined.
-static kim_err template_tokens(const conversation *c, const kim_model *model, int32_t **ids,
-                               uint32_t *count)
+static kim_err template_tokens(const conversation *c, const kim_model *model, const pictures *seen,
+                               int32_t **ids, uint32_t *count)
 {
     kim_message *turns = checked(calloc((size_t)c->count + 1, sizeof *turns));
     strbuf *texts = checked(calloc((size_t)c->count + 1, sizeof *texts));
-    uint32_t n = 0, n_texts = 0;
+    uint32_t n = 0, n_texts = 0, n_seen = 0;
     if (c->system)
         turns[n++] = (kim_message){ .role = "system", .text = c->system };
     for (uint32_t i = 0; i < c->count; i++) {
         if (i == 0 || c->messages[i].assistant != c->messages[i - 1].assistant) {
+            turns[n].images = (const kim_image *const *)seen->images + n_seen;
             turns[n++].role = c->messages[i].assistant ? "assistant" : "user";
             n_texts++;
         }
         strbuf_add(&texts[n_texts - 1], c->messages[i].text, strlen(c->messages[i].text));
         turns[n - 1].text = texts[n_texts - 1].data;
+        turns[n - 1].n_images += c->messages[i].seen.count;
+        n_seen += c->messages[i].seen.count;
     }
     kim_err err = kim_chat_tokens(model, turns, n, ids, count);
     for (uint32_t i = 0; i < n_texts; i++)
@@ -102,25 +139,27 @@ static kim_err template_tokens(const conversation *c, const kim_model *model, in
 kim_err conversation_tokens(const conversation *c, const kim_model *model, int32_t **ids,
                             uint32_t *count)
 {
-    int32_t *text_ids = NULL;
-    uint32_t n = 0, before = 0;
-    *ids = NULL;
-    *count = 0;
-    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, &text_ids, &n)
-                                           : template_tokens(c, model, &text_ids, &n);
-    if (err)
-        return err;
-    *ids = checked(malloc(((size_t)n + 1) * sizeof **ids));
-    if (c->mode == MODE_CONTINUE) // the template has its own
-        (*ids)[before++] = kim_model_get_info(model)->bos;
-    if (n)
-        memcpy(*ids + before, text_ids, n * sizeof **ids);
-    *count = before + n;
-    kim_free(text_ids);
-    return KIM_OK;
+    pictures seen = conversation_pictures(c);
+    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, &seen, ids, count)
+                                           : template_tokens(c, model, &seen, ids, count);
+    free_list(&seen);
+    return err;
 }
 
 // ------------------------------------------------------------------------------------ file
+
+// A picture is saved by the name of its file.
+static void add_paths(cJSON *message, const pictures *seen)
+{
+    if (!seen->count)
+        return;
+    cJSON *list = cJSON_AddArrayToObject(message, "images");
+    for (uint32_t i = 0; i < seen->count; i++) {
+        char *absolute = realpath(seen->paths[i], NULL);
+        cJSON_AddItemToArray(list, cJSON_CreateString(absolute ? absolute : seen->paths[i]));
+        free(absolute);
+    }
+}
 
 bool conversation_save(const conversation *c, const char *path)
 {
@@ -134,6 +173,7 @@ bool conversation_save(const conversation *c, const char *path)
         cJSON *message = cJSON_CreateObject();
         cJSON_AddStringToObject(message, "role", c->messages[i].assistant ? "assistant" : "user");
         cJSON_AddStringToObject(message, "text", c->messages[i].text);
+        add_paths(message, &c->messages[i].seen);
         cJSON_AddItemToArray(messages, message);
     }
     char *printed = checked(cJSON_Print(json));
@@ -149,8 +189,23 @@ static const char *string_field(const cJSON *object, const char *name)
     return value ? value : "";
 }
 
-// NULL, or what is wrong.
-static const char *read_messages(conversation *c, const cJSON *json)
+// NULL, or what is wrong; "" where that was printed already.
+static const char *read_pictures(pictures *seen, kim_model *model, const cJSON *message)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(message, "images"), *name;
+    if (list && !cJSON_IsArray(list))
+        return "the pictures of a message are no list";
+    cJSON_ArrayForEach(name, list)
+    {
+        if (!cJSON_IsString(name))
+            return "the name of a picture is no text";
+        if (pictures_add(seen, model, cJSON_GetStringValue(name)) != STATUS_OK)
+            return "";
+    }
+    return NULL;
+}
+
+static const char *read_messages(conversation *c, kim_model *model, const cJSON *json)
 {
     const cJSON *messages = cJSON_GetObjectItemCaseSensitive(json, "messages");
     const cJSON *message;
@@ -164,12 +219,16 @@ static const char *read_messages(conversation *c, const cJSON *json)
             return "a message is neither of the user nor of the assistant";
         if (!cJSON_IsString(cJSON_GetObjectItemCaseSensitive(message, "text")))
             return "a message has no text";
-        conversation_add(c, assistant, string_field(message, "text"));
+        pictures seen = { 0 };
+        const char *problem = read_pictures(&seen, model, message);
+        conversation_add(c, assistant, string_field(message, "text"), &seen);
+        if (problem)
+            return problem;
     }
     return c->count && c->messages[0].assistant ? "its first message is not of the user" : NULL;
 }
 
-static const char *read_conversation(conversation *c, const cJSON *json)
+static const char *read_conversation(conversation *c, kim_model *model, const cJSON *json)
 {
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(json, "version");
     if (!json || strcmp(string_field(json, "format"), file_format) != 0)
@@ -179,22 +238,23 @@ static const char *read_conversation(conversation *c, const cJSON *json)
     if (!conversation_mode_parse(string_field(json, "mode"), &c->mode))
         return "its mode is neither template nor continue";
     conversation_set_system(c, string_field(json, "system"));
-    return read_messages(c, json);
+    return read_messages(c, model, json);
 }
 
-bool conversation_load(conversation *c, const char *path)
+bool conversation_load(conversation *c, kim_model *model, const char *path)
 {
     strbuf file = { 0 };
     if (!read_file(path, &file))
         return false;
     conversation fresh = { 0 };
     cJSON *json = cJSON_ParseWithLength(file.data, file.length);
-    const char *problem = read_conversation(&fresh, json);
+    const char *problem = read_conversation(&fresh, model, json);
     cJSON_Delete(json);
     strbuf_free(&file);
     if (problem) {
         conversation_free(&fresh);
-        fail("%s cannot be loaded: %s", path, problem);
+        if (*problem)
+            fail("%s cannot be loaded: %s", path, problem);
         return false;
     }
     conversation_free(c);

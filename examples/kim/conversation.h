@@ -3,7 +3,7 @@
 #ifndef KIM_CONVERSATION_H
 #define KIM_CONVERSATION_H
 
-#include "common.h"
+#include "pictures.h"
 
 typedef enum conversation_mode {
     MODE_TEMPLATE, // turns, as Gemma 3's chat template has them
@@ -17,6 +17,7 @@ bool conversation_mode_parse(const char *name, conversation_mode *mode);
 typedef struct conversation_message {
     bool assistant; // else the user's
     char *text;
+    pictures seen; // of the user's; see kim_message for where they stand
 } conversation_message;
 
 typedef struct conversation {
@@ -28,18 +29,23 @@ typedef struct conversation {
 
 void conversation_free(conversation *c);
 
-void conversation_add(conversation *c, bool assistant, const char *text);
+// seen: emptied, the message has them; NULL: none
+void conversation_add(conversation *c, bool assistant, const char *text, pictures *seen);
 // Takes the last message away.
 void conversation_drop(conversation *c);
 // text: NULL or "": none
 void conversation_set_system(conversation *c, const char *text);
 
-// The tokens of all of it, up to where the model goes on. ids: free with free()
+// All pictures of it, in order. Free `images` and `paths` only.
+pictures conversation_pictures(const conversation *c);
+
+// The tokens of all of it, up to where the model goes on; all pictures must be encoded.
+// ids: free with kim_free()
 kim_err conversation_tokens(const conversation *c, const kim_model *model, int32_t **ids,
                             uint32_t *count);
 
 // Each prints its sentence and returns false when it fails; a file or `c` is then as it was.
 bool conversation_save(const conversation *c, const char *path);
-bool conversation_load(conversation *c, const char *path);
+bool conversation_load(conversation *c, kim_model *model, const char *path);
 
 #endif

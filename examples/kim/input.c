@@ -41,13 +41,13 @@ static void make_folders(char *path)
 
 static char *find_history_path(void)
 {
-    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     strbuf path = { 0 };
-    if (state && *state == '/') { // the specification has relative ones ignored
-        strbuf_add(&path, state, strlen(state));
+    if (cache && *cache == '/') { // the specification has relative ones ignored
+        strbuf_add(&path, cache, strlen(cache));
     } else if (home && *home == '/') {
         strbuf_add(&path, home, strlen(home));
-        strbuf_add(&path, "/.local/state", 13);
+        strbuf_add(&path, "/.cache", 7);
     } else {
         return NULL;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // kim logits: the greedy continuation of a prompt with log-probabilities.
-#include "common.h"
+#include "pictures.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@ static struct {
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
+    INCLUDE_OPTIONS(picture_options, NULL),
     { "prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "the prompt", "TEXT" },
     { "prompt-file", '\0', POPT_ARG_STRING, &options.prompt_file, 0,
       "a file with the prompt (-: stdin)", "FILE" },
@@ -46,9 +47,10 @@ typedef struct step {
 } step;
 
 typedef struct result {
+    pictures seen;
     int32_t *ids; // [n_ids] of the prompt
     uint32_t n_ids;
-    float *nll;  // [n_ids - 1]
+    float *nll;  // [n_ids - 1] of a soft token NAN
     step *steps; // [n_steps]
     uint32_t n_steps;
 } result;
@@ -57,32 +59,29 @@ typedef struct result {
 
 static kim_err text_ids(const kim_model *model, const strbuf *prompt, result *r)
 {
-    if (!options.raw) {
-        kim_message message = { .role = "user", .text = prompt->data };
-        int32_t *ids;
-        kim_err err = kim_chat_tokens(model, &message, 1, &ids, &r->n_ids);
-        if (err)
-            return err;
-        r->ids = checked(malloc(r->n_ids * sizeof *r->ids));
-        memcpy(r->ids, ids, r->n_ids * sizeof *ids);
-        kim_free(ids);
-        return KIM_OK;
-    }
+    const kim_image *const *images = (const kim_image *const *)r->seen.images;
     int32_t *ids;
-    uint32_t count;
-    kim_err err = kim_tokenize(model, prompt->data, prompt->length, true, &ids, &count);
+    const kim_message message = {
+        .role = "user", .text = prompt->data, .images = images, .n_images = r->seen.count
+    };
+    const kim_text text = { prompt->data, prompt->length, true, images, r->seen.count };
+    kim_err err = options.raw ? kim_prompt_tokens(model, &text, &ids, &r->n_ids)
+                              : kim_chat_tokens(model, &message, 1, &ids, &r->n_ids);
     if (err)
         return err;
-    r->ids = checked(malloc(((size_t)count + 1) * sizeof *r->ids));
-    r->ids[0] = kim_model_get_info(model)->bos;
-    memcpy(r->ids + 1, ids, count * sizeof *ids);
-    r->n_ids = count + 1;
+    r->ids = checked(malloc(r->n_ids * sizeof *r->ids));
+    memcpy(r->ids, ids, r->n_ids * sizeof *ids);
     kim_free(ids);
     return KIM_OK;
 }
 
-static int make_prompt(const kim_model *model, result *r)
+static int make_prompt(kim_model *model, result *r)
 {
+    double seconds;
+    if (pictures_add_given(&r->seen, model) != STATUS_OK)
+        return STATUS_FAILED;
+    if (pictures_encode(&r->seen, model, &seconds))
+        return fail_library();
     if (options.ids)
         return STATUS_OK; // from check_options
     strbuf prompt = { 0 };
@@ -173,9 +172,17 @@ static int compute(const opened *o, result *r)
     r->nll = checked(calloc(r->n_ids, sizeof *r->nll));
     r->steps = checked(calloc((size_t)options.steps + 1, sizeof *r->steps));
     kim_sampler *sampler = NULL;
-    kim_err err = kim_session_append_scored(o->session, r->ids, r->n_ids, scores);
+    const kim_model_info *info = kim_model_get_info(o->model);
+    const kim_prompt prompt = {
+        .tokens = r->ids,
+        .count = r->n_ids,
+        .images = (const kim_image *const *)r->seen.images,
+        .n_images = r->seen.count,
+    };
+    kim_err err = kim_session_read(o->session, &prompt, scores);
     for (uint32_t i = 0; !err && i + 1 < r->n_ids; i++)
-        r->nll[i] = -scores[i].next_logprob;
+        r->nll[i] =
+            info->vision && r->ids[i + 1] == info->image_token ? NAN : -scores[i].next_logprob;
     if (!err)
         err = kim_sampler_create(&sampler, &(kim_sampling){ .greedy = true });
     if (!err)
@@ -195,7 +202,7 @@ static int print_result_json(const result *r)
         cJSON_AddItemToArray(ids, cJSON_CreateNumber(r->ids[i]));
     cJSON *nll = cJSON_AddArrayToObject(json, "nll");
     for (uint32_t i = 0; i + 1 < r->n_ids; i++)
-        cJSON_AddItemToArray(nll, json_float(r->nll[i]));
+        cJSON_AddItemToArray(nll, isnan(r->nll[i]) ? cJSON_CreateNull() : json_float(r->nll[i]));
     cJSON *steps = cJSON_AddArrayToObject(json, "steps");
     for (uint32_t i = 0; i < r->n_steps; i++) {
         const step *s = &r->steps[i];
@@ -218,12 +225,15 @@ static int print_result_json(const result *r)
 static int print_result(const kim_model *model, const result *r)
 {
     double sum = 0;
+    uint32_t n = 0; // that are text
     for (uint32_t i = 0; i + 1 < r->n_ids; i++)
-        sum += (double)r->nll[i];
+        if (!isnan(r->nll[i])) {
+            sum += (double)r->nll[i];
+            n++;
+        }
     printf("prompt: %u tokens", r->n_ids);
-    if (r->n_ids > 1)
-        printf(", mean negative log-likelihood %.6f, perplexity %.4f", sum / (r->n_ids - 1),
-               exp(sum / (r->n_ids - 1)));
+    if (n)
+        printf(", mean negative log-likelihood %.6f, perplexity %.4f", sum / n, exp(sum / n));
     printf("\n\n%6s %8s %10s  %s\n", "step", "id", "logprob", "text and the most probable tokens");
     for (uint32_t i = 0; i < r->n_steps && output_flush(); i++) {
         const step *s = &r->steps[i];
@@ -250,6 +260,7 @@ static void result_free(result *r)
     free(r->steps);
     free(r->nll);
     free(r->ids);
+    pictures_free(&r->seen);
 }
 
 static int check_options(result *r)
@@ -265,6 +276,8 @@ static int check_options(result *r)
         return STATUS_USAGE;
     if (options.ids && !r->n_ids)
         return fail_usage("--ids names no token");
+    if (check_picture_options() != STATUS_OK)
+        return STATUS_USAGE;
     return model_path() ? STATUS_OK : STATUS_USAGE;
 }
 
@@ -273,7 +286,8 @@ int command_logits(int argc, const char **argv)
     int status = arguments_parse(
         &(arguments){
             .command = "kim logits",
-            .synopsis = "-m MODEL (-p TEXT | --prompt-file F | --ids IDS) [OPTION...]",
+            .synopsis =
+                "-m MODEL [--mmproj F] [--image F]... (-p TEXT | --prompt-file F | --ids IDS)",
             .purpose = "Continues a prompt with the most probable tokens and gives the\n"
                        "log-probabilities (natural) of the prompt and of each step.",
             .notes = "Without --context there are as many positions as the prompt and the\n"

@@ -16,10 +16,12 @@ static const struct {
 } commands[] = {
     { "chat", command_chat, "talk to a model, or have it answer once" },
     { "logits", command_logits, "greedy continuation with log-probabilities" },
+    { "image", command_image, "what the model sees of a picture" },
     { "tokenize", command_tokenize, "text to token ids, and back" },
     { "inspect", command_inspect, "what is in a model file, and the memory it takes" },
     { "devices", command_devices, "the Vulkan devices of this machine, and which one is taken" },
     { "bench", command_bench, "measure the speed of a model" },
+    { "pull", command_pull, "fetch a published model" },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -32,8 +34,9 @@ static void print_usage(FILE *file)
           "Environment:\n"
           "  KIM_MODEL       the model where -m is not given\n"
           "  KIM_DEVICE      the device where --device is not given\n"
-          "  XDG_STATE_HOME  where chat keeps its history (else ~/.local/state)\n"
-          "  XDG_CACHE_HOME  where compiled pipelines are kept (else ~/.cache)\n"
+          "  XDG_CACHE_HOME  where compiled pipelines, fetched models and the history of chat are\n"
+          "                  kept (else ~/.cache)\n"
+          "  HF_TOKEN        your token at huggingface.co, for models that pull needs one for\n"
           "  NO_COLOR        when set, no colours on the terminal\n",
           file);
 }

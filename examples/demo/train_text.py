@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Second and third stage: the text part learns to talk about pictures.
+
+In the second it reads soft tokens as they should be, somewhat spoilt, and needs no picture; this
+stage can run beside the first. In the third it reads those that the vision part gives.
+"""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import conversations
+import model as m
+import questions
+import scenes
+from tokenizer import Tokenizer
+from training import Stage, smooth
+
+ROWS = 10
+
+
+def made_up_soft_tokens(seen, codes, generator):
+    """Ideal soft tokens of scenes, some leaning to another kind, colour or size, and noisy."""
+    targets = torch.from_numpy(np.stack([scenes.scene_targets(s) for s in seen]))
+    other = torch.stack([torch.randint(0, n, targets.shape[:2], generator=generator)
+                         for n in (m.CODE_ROWS[0], m.CODE_ROWS[1], m.CODE_ROWS[2])], -1)
+    other[..., 0] = torch.where(targets[..., 0] > 0, other[..., 0], targets[..., 0])
+    lean = torch.rand(*targets.shape[:2], 1, generator=generator)
+    lean = torch.where(lean < .3, lean, torch.zeros(()))
+    soft = (m.ideal_soft_tokens(codes, targets) * (1 - lean)
+            + m.ideal_soft_tokens(codes, other) * lean)
+    return (soft + torch.randn(soft.shape, generator=generator) * .1).flatten(0, 1)
+
+
+def seen_soft_tokens(vision, seen, rng):
+    """What the vision part makes of scenes that are drawn now."""
+    pictures = np.stack([scenes.look(scenes.draw_scene(rng, s), rng) for s in seen])
+    with torch.no_grad():
+        return vision(torch.from_numpy(pictures)).flatten(0, 1).float()
+
+
+def answer_logits(text, batch, soft):
+    """Logits [n, vocabulary] where an answer's next id is known, and those ids [n]."""
+    hidden = text(batch.ids, soft, batch.soft_at, batch.positions, batch.mask)
+    known = batch.labels != -100
+    return F.linear(hidden[known], text.embed.weight).float(), batch.labels[known]
+
+
+@torch.no_grad()
+def measure(text, batches):
+    """Percentages of answers that are right to the letter, by group."""
+    right, all_ = {}, {}
+    for batch, soft in batches:
+        logits, labels = answer_logits(text, batch, soft)
+        hit = torch.ones_like(batch.labels, dtype=torch.bool)
+        hit[batch.labels != -100] = logits.argmax(-1) == labels
+        for row, start, end, kind in batch.kinds:
+            group = questions.GROUPS[kind]
+            all_[group] = all_.get(group, 0) + 1
+            right[group] = right.get(group, 0) + bool(hit[row, start:end].all())
+    return {g: round(100 * right[g] / all_[g], 1) for g in sorted(all_)}
+
+
+def scored_batches(tokenizer, n_rows, soft_of):
+    batches = [conversations.scored_batch(tokenizer, [9, i], 30) for i in range(n_rows // 30)]
+    return [(batch, soft_of(batch, rng)) for batch, rng in batches]
+
+
+def new_text(tokenizer):
+    text = m.Text(len(tokenizer.tokens))
+    with torch.no_grad():
+        for group in tokenizer.same_words():
+            text.embed.weight[group] = text.embed.weight[group[0]] \
+                + .2 * text.embed.weight[group]
+    text.start_words(tokenizer.meanings())
+    return text
+
+
+def train(folder, name, steps, rate, start=None, vision=None, compiled=True):
+    """Stage `name`; with `vision` from what that sees of drawn scenes, else from made-up tokens."""
+    torch.manual_seed(2)
+    tokenizer, codes = Tokenizer(), m.codebook()
+    text = new_text(tokenizer)
+    if start:
+        text.load_state_dict(start)
+    stage = Stage(name, folder, text, rate, 2.0, steps)
+    if compiled:
+        for layer in text.layers:
+            layer.compile(dynamic=False)
+
+    def soft_of(batch, rng):
+        if not batch.scenes:
+            return torch.zeros(0, m.CONFIG["hidden"])
+        if vision:
+            return seen_soft_tokens(vision, batch.scenes, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
+        return made_up_soft_tokens(batch.scenes, codes, generator)
+
+    stream = 3 if vision else 2
+    mean, unseen = float("nan"), None
+    while stage.step < steps:
+        with torch.autocast("cpu", torch.bfloat16):
+            unseen = unseen or scored_batches(tokenizer, 150, soft_of)
+            batch, rng = conversations.training_batch(tokenizer, [stream, stage.step], ROWS)
+            logits, labels = answer_logits(text, batch, soft_of(batch, rng))
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        stage.update()
+        mean = smooth(mean, loss.item())
+        if stage.step % 500 == 0 or stage.step == steps:
+            stage.save()
+            with stage.averaged(), torch.compiler.set_stance("force_eager"), \
+                    torch.autocast("cpu", torch.bfloat16):
+                stage.log(loss=round(mean, 4), **measure(text, unseen))
+    return stage
