@@ -113,11 +113,13 @@ static kim_err place_embedding(kim_model *m)
     architecture *a = &m->arch;
     matrix_source s;
     const file_tensor *t = tensors_find(m->files.text, "token_embd.weight");
-    if (t && (t->ne[1] < tokenizer_vocab(m->tokens) || t->ne[1] > 1u << 24))
+    // the ids after those that can be drawn may be without a row: <image_soft_token> of text models
+    const uint32_t least = tokenizer_draw_limit(m->tokens);
+    if (t && (t->ne[1] < least || t->ne[1] > 1u << 24))
         FAIL(KIM_ERR_FORMAT,
              "%s: the tensor token_embd.weight has %llu rows for a vocabulary of %u tokens",
-             t->path, (unsigned long long)t->ne[1], tokenizer_vocab(m->tokens));
-    a->vocab = t ? (uint32_t)t->ne[1] : tokenizer_vocab(m->tokens);
+             t->path, (unsigned long long)t->ne[1], least);
+    a->vocab = t ? (uint32_t)t->ne[1] : least;
     TRY(find_matrix(m, "token_embd.weight", a->hidden, a->vocab, &s));
     TRY(linear_place(&m->embedding, &m->weights, &s, 1, a->hidden, false));
     const file_tensor *output = tensors_find(m->files.text, "output.weight");

@@ -293,8 +293,8 @@ static kim_err read_pixels(model_files *f, const json_place *p)
     TRY(json_get_u32(p, "pan_and_scan_max_num_crops", &f->crops.max_crops, NULL));
     TRY(json_get_f32(p, "pan_and_scan_min_ratio_to_activate", &f->crops.ratio, NULL));
     if (f->crops.max_crops > MAX_CROPS)
-        FAIL(KIM_ERR_FORMAT, "%s: pan_and_scan_max_num_crops is %u; at most %d is expected", p->path,
-             f->crops.max_crops, MAX_CROPS);
+        FAIL(KIM_ERR_FORMAT, "%s: pan_and_scan_max_num_crops is %u; at most %d is expected",
+             p->path, f->crops.max_crops, MAX_CROPS);
 error:
     return err;
 }

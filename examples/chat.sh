@@ -1,8 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# From a fresh clone to a conversation: installs what is missing (Debian packages, as root or with
-# sudo), builds, fetches Gemma 3 270M and runs `kim chat`, on the GPU if there is one with a Vulkan
-# driver, else on the CPU. Options are those of `kim chat`; -m MODEL takes another model.
+# From a fresh clone to a conversation about a picture: installs what is missing (Debian packages,
+# as root or with sudo), builds, and runs `kim chat`, on the GPU if there is one with a Vulkan driver,
+# else on the CPU.
+#
+# examples/chat.sh [OPTION...]       the small model of examples/demo, which sees; without a prompt it
+#                                    is shown a picture and asked about it first
+# examples/chat.sh 270m [OPTION...]  fetches the real Gemma 3 270M (253 MB, text only)
+# Options are those of `kim chat`; -m MODEL takes another model.
 set -eu
 kim_root=$(cd "$(dirname "$0")/.." && pwd)
 . "$kim_root/tests/setup.sh"
@@ -29,8 +34,20 @@ if ! "$programs/examples/list_devices" 2>/dev/null | grep -qE '\((discrete|integ
     . "$kim_build/drivers/lavapipe/env"
 fi
 
+if [ "${1-}" = 270m ]; then
+    shift
+    setup_model
+    exec "$programs/kim" chat -m "$kim_model" "$@"
+fi
+demo=$kim_root/examples/demo
+picture=$demo/samples/shapes.png
+first=yes
 for option in "$@"; do
-    case $option in -m | --model | -m?* | --model=*) exec "$programs/kim" chat "$@" ;; esac
+    case $option in
+    -m | --model | -m?* | --model=*) exec "$programs/kim" chat "$@" ;;
+    -p | --prompt | -p?* | --prompt=* | -i | --interactive | --image | --image=* | -h | --help) first= ;;
+    esac
 done
-setup_model
-exec "$programs/kim" chat -m "$kim_model" "$@"
+[ -t 0 ] || first=
+[ -z "$first" ] || set -- --image "$picture" -i -p "What do you see?" "$@"
+exec "$programs/kim" chat -m "$demo/demo.gguf" --mmproj "$demo/demo-mmproj.gguf" "$@"

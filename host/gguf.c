@@ -261,7 +261,6 @@ static kim_err measure_tensor(const cursor *c, gguf_tensor *t)
                         "file's %" PRIu64 " bytes: it is truncated or corrupt",
                         l.text, elements, type->name, c->size);
     t->bytes = blocks * type->block_bytes;
-    t->supported = weight_type_find(t->type) != NULL;
     return KIM_OK;
 }
 
@@ -406,18 +405,6 @@ const gguf_key *gguf_find_key(const gguf *g, const char *name)
 const gguf_tensor *gguf_find_tensor(const gguf *g, const char *name)
 {
     return gguf_tensor_at(g, find_name(g->tensors_by_name, g->n_tensors, name));
-}
-
-kim_err gguf_weight_type(const gguf *g, const gguf_tensor *tensor, const weight_type **out)
-{
-    *out = weight_type_find(tensor->type);
-    if (*out)
-        return KIM_OK;
-    return kim_fail(KIM_ERR_UNSUPPORTED,
-                    "%s: %s has type %s, expected one of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, "
-                    "Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS",
-                    g->path, make_label("tensor", 0, tensor->name).text,
-                    tensor_type_find(tensor->type)->name);
 }
 
 const file_mapping *gguf_mapping(const gguf *g)

@@ -50,7 +50,6 @@ typedef struct gguf_key {
 typedef struct gguf_tensor {
     const char *name;
     uint32_t type;   // GGML's number; tensor_type_find knows it
-    bool supported;  // as a weight type
     uint32_t n_dims; // 1 .. 4
     uint64_t ne[4];  // ne[0] is the row length; 1 beyond n_dims; never 0
     uint64_t offset; // of data, from the start of the file
@@ -101,9 +100,6 @@ kim_err gguf_get_array_strings(const gguf *g, const char *name, gguf_string **va
 
 // "u32", "array"
 const char *gguf_type_name(gguf_type type);
-
-// The weight type of a tensor; KIM_ERR_UNSUPPORTED, with the tensor's name, if it is none.
-kim_err gguf_weight_type(const gguf *g, const gguf_tensor *tensor, const weight_type **out);
 
 // The file in memory, for file_release; zero if it was opened from memory.
 const file_mapping *gguf_mapping(const gguf *g);

@@ -3,6 +3,7 @@
 #include "gpu.h"
 
 #include "device.h"
+#include "pacing.h"
 #include "pipeline.h"
 
 #include "shaders/kim_shared.h"
@@ -333,6 +334,7 @@ void kim_gpu_destroy(kim_gpu **gpu)
         vkDestroyDebugUtilsMessengerEXT(g->instance, g->messenger, NULL);
     if (g->instance)
         vkDestroyInstance(g->instance, NULL);
+    pacing_destroy(&g->pacing);
     pthread_mutex_destroy(&g->lock);
     free(g);
     *gpu = NULL;

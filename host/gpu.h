@@ -13,6 +13,7 @@
 #define GPU_BLOCK_LIMIT (1u << 30) // bytes of one block, at most
 
 struct pipeline_table; // pipeline.h
+struct pacing;         // pacing.h
 
 struct kim_gpu {
     kim_gpu_params params;
@@ -31,12 +32,13 @@ struct kim_gpu {
     bool pass;    // lanes load for each other, see shaders/pass.glsl
     uint64_t block_limit;
 
-    // One queue; `lock` guards it, the table and the timeline's count.
+    // One queue; `lock` guards it, the table, the timeline's count and what is known of durations.
     pthread_mutex_t lock;
     VkQueue queue;
     uint32_t queue_family;
     VkSemaphore timeline; // counts submissions
     uint64_t submitted;
+    struct pacing *pacing; // of all streams; made by the first one
 
     // The table of blocks. Changing it waits for the device and makes recorded streams stale.
     VkDescriptorSetLayout table_layout;

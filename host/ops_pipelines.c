@@ -10,7 +10,7 @@
 #define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
 #define SPLIT_ROWS 8   // few
 #define MAX_SPLITS 8
-#define FULL_DIMENSIONS 40 // of a lane of attention_full, at most
+#define FULL_DIMENSIONS 40 // of a lane of attention_full on a GPU, at most
 
 // On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
 // one or two subgroups.

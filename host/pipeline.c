@@ -202,7 +202,9 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
     VK_TRY(g->vk.vkCreateShaderModule(g->device, &code, NULL, &module));
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = g->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0,
+        // a base: long dispatches are cut
+        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT |
+                 (g->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0),
         .stage = {
             .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
             .stage = VK_SHADER_STAGE_COMPUTE_BIT,

@@ -2,13 +2,15 @@
 // Streams of work: a list of dispatches with what each reads and writes, turned into commands.
 #include "stream.h"
 
+#include "pacing.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MAX_ACCESSES 8
-#define MAX_SUBMITS 4096
-#define FIRST_NS_PER_WORK 0.1 // before anything is measured: 10 GFLOP/s
+#define COPY_UNIT (1u << 20) // bytes
 
 typedef enum command_kind { COMMAND_DISPATCH, COMMAND_COPY, COMMAND_FILL } command_kind;
 
@@ -18,13 +20,19 @@ typedef struct command {
     uint8_t args[128];
     uint32_t args_bytes;
     uint32_t groups[3];
-    uint32_t word; // of a fill
-    double work;
+    uint32_t word;                   // of a fill
+    paced_command paced;             // units: workgroups, or of a copy or fill COPY_UNIT bytes
     span_use accesses[MAX_ACCESSES]; // of a copy: written, read
     uint32_t n_accesses;
     bool joined;
     bool barrier; // before it
 } command;
+
+// Units first .. first + count - 1 of a command.
+typedef struct piece {
+    uint32_t command;
+    uint64_t first, count;
+} piece;
 
 struct stream {
     kim_gpu *gpu;
@@ -37,16 +45,21 @@ struct stream {
     uint32_t joinable; // those before this one are not of the last command and its joined ones
     uint32_t n_barriers, n_dispatches;
 
+    // The list as it is cut into submits; `ends` are in pieces.
+    piece *pieces;
+    uint32_t n_pieces, piece_room;
+    uint32_t *ends;
+    uint32_t n_submits, submit_room;
+
     VkCommandPool pool;
     VkCommandBuffer *buffers; // one a submit
-    uint32_t n_buffers, n_submits;
+    uint32_t n_buffers;
     VkQueryPool times; // two a submit
     uint32_t times_room;
     bool encoded;
     uint64_t table_generation; // that the commands were encoded with
 
-    double ns_per_work; // measured
-    uint64_t value;     // of the timeline when the last run is done
+    uint64_t value; // of the timeline when the last run is done
     bool times_pending;
     stream_stats stats;
 };
@@ -57,12 +70,16 @@ kim_err stream_create(stream **out, kim_gpu *gpu)
     stream *st = calloc(1, sizeof *st);
     REQUIRE_MEMORY(st);
     st->gpu = gpu;
-    st->ns_per_work = FIRST_NS_PER_WORK;
     const VkCommandPoolCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
         .queueFamilyIndex = gpu->queue_family,
     };
     VK_TRY(gpu->vk.vkCreateCommandPool(gpu->device, &info, NULL, &st->pool));
+    pthread_mutex_lock(&gpu->lock);
+    if (!gpu->pacing)
+        err = pacing_create(&gpu->pacing);
+    pthread_mutex_unlock(&gpu->lock);
+    TRY(err);
     *out = st;
     return KIM_OK;
 error:
@@ -82,6 +99,8 @@ void stream_destroy(stream **stp)
     free(st->buffers);
     free(st->commands);
     free(st->pending);
+    free(st->pieces);
+    free(st->ends);
     free(st);
     *stp = NULL;
 }
@@ -102,13 +121,18 @@ static bool overlap(const span *a, const span *b)
            b->offset < a->offset + a->bytes;
 }
 
+// In table mode a dispatch touches every block as far as the validation layers can see, and two
+// without a barrier between them are a hazard to them. What is apart, tests/gpu_test.c checks.
+static bool layers_want_barriers(const kim_gpu *g)
+{
+    return g->params.validation && !g->address;
+}
+
 // A command must wait for the ones since the last barrier if it reads what one of them writes, or
 // writes what one of them reads or writes.
 static bool needs_barrier(const stream *st, const command *c)
 {
-    // In table mode a dispatch touches every block as far as the validation layers can see, and two
-    // without a barrier between them are a hazard to them. What is apart, tests/gpu_test.c checks.
-    if (st->gpu->params.validation && !st->gpu->address)
+    if (layers_want_barriers(st->gpu))
         return st->n_pending > 0;
     for (uint32_t i = 0; i < c->n_accesses; i++)
         for (uint32_t j = 0; j < (c->joined ? st->joinable : st->n_pending); j++)
@@ -135,8 +159,16 @@ static kim_err add_command(stream *st, const command *c)
         st->pending = pending;
         st->pending_room = room;
     }
+    // copies and fills have keys that no pipeline has
+    const uint64_t key = c->kind == COMMAND_DISPATCH ? (uint64_t)c->pipeline : (uint64_t)c->kind;
+    uint32_t kind;
+    pthread_mutex_lock(&st->gpu->lock);
+    err = pacing_kind(st->gpu->pacing, key, &kind);
+    pthread_mutex_unlock(&st->gpu->lock);
+    TRY(err);
     command *to = &st->commands[st->n_commands++];
     *to = *c;
+    to->paced.kind = kind;
     to->barrier = needs_barrier(st, c);
     if (to->barrier) {
         st->n_pending = st->joinable = 0;
@@ -158,11 +190,13 @@ kim_err stream_dispatch(stream *st, const dispatch *d)
         .kind = COMMAND_DISPATCH,
         .args_bytes = d->args_bytes,
         .groups = { d->groups[0], d->groups[1], d->groups[2] },
-        .work = d->work,
+        .paced = { .work = d->work,
+                   .units = (uint64_t)d->groups[0] * d->groups[1] * d->groups[2],
+                   .row = d->groups[0] },
         .n_accesses = d->n_accesses,
         .joined = d->joined,
     };
-    assert(d->args_bytes <= sizeof c.args && d->n_accesses <= MAX_ACCESSES);
+    assert(d->args_bytes <= sizeof c.args && d->n_accesses <= MAX_ACCESSES && c.paced.units);
     memcpy(c.args, d->args, d->args_bytes);
     memcpy(c.accesses, d->accesses, d->n_accesses * sizeof *d->accesses);
     TRY(pipeline_get(st->gpu, &d->key, &c.pipeline));
@@ -172,12 +206,17 @@ error:
     return err;
 }
 
+static uint64_t copy_units(const span *to)
+{
+    return (to->bytes + COPY_UNIT - 1) / COPY_UNIT;
+}
+
 kim_err stream_copy(stream *st, const span *to, const span *from)
 {
     assert(from->bytes >= to->bytes);
     const command c = {
         .kind = COMMAND_COPY,
-        .work = (double)to->bytes,
+        .paced = { .work = (double)to->bytes, .units = copy_units(to), .row = 1 },
         .accesses = { WRITES(*to), READS(*from) },
         .n_accesses = 2,
     };
@@ -189,29 +228,11 @@ kim_err stream_fill(stream *st, const span *to, uint32_t word)
     const command c = {
         .kind = COMMAND_FILL,
         .word = word,
-        .work = (double)to->bytes,
+        .paced = { .work = (double)to->bytes, .units = copy_units(to), .row = 1 },
         .accesses = { WRITES(*to) },
         .n_accesses = 1,
     };
     return add_command(st, &c);
-}
-
-static void encode_command(stream *st, VkCommandBuffer cb, const command *c)
-{
-    const struct VolkDeviceTable *vk = &st->gpu->vk;
-    const span *to = &c->accesses[0].span;
-    if (c->kind == COMMAND_COPY) {
-        const span *from = &c->accesses[1].span;
-        const VkBufferCopy region = { from->offset, to->offset, to->bytes };
-        vk->vkCmdCopyBuffer(cb, span_buffer(from), span_buffer(to), 1, &region);
-    } else if (c->kind == COMMAND_FILL) {
-        vk->vkCmdFillBuffer(cb, span_buffer(to), to->offset, to->bytes / 4 * 4, c->word);
-    } else {
-        vk->vkCmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, c->pipeline);
-        vk->vkCmdPushConstants(cb, st->gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, c->args_bytes,
-                               c->args);
-        vk->vkCmdDispatch(cb, c->groups[0], c->groups[1], c->groups[2]);
-    }
 }
 
 static void encode_barrier(const stream *st, VkCommandBuffer cb, VkPipelineStageFlags to_stages,
@@ -232,6 +253,51 @@ static void encode_device_barrier(const stream *st, VkCommandBuffer cb)
     encode_barrier(st, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
                    VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
                        VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT);
+}
+
+// The groups `from` .. `end` - 1 of a dispatch, counted along x, then y, then z, as boxes.
+static void encode_dispatch(stream *st, VkCommandBuffer cb, const command *c, uint64_t from,
+                            uint64_t end)
+{
+    const struct VolkDeviceTable *vk = &st->gpu->vk;
+    const uint32_t *g = c->groups;
+    const uint64_t row = g[0], plane = row * g[1], first = from;
+    while (from < end) {
+        const uint64_t left = end - from;
+        const uint32_t x = (uint32_t)(from % row), y = (uint32_t)(from % plane / row);
+        uint32_t box[3] = { g[0], 1, 1 };
+        if (x || left < row)
+            box[0] = (uint32_t)(left < row - x ? left : row - x);
+        else if (y || left < plane)
+            box[1] = (uint32_t)(left / row < g[1] - y ? left / row : g[1] - y);
+        else
+            box[1] = g[1], box[2] = (uint32_t)(left / plane);
+        if (from > first && layers_want_barriers(st->gpu))
+            encode_device_barrier(st, cb);
+        vk->vkCmdDispatchBase(cb, x, y, (uint32_t)(from / plane), box[0], box[1], box[2]);
+        from += (uint64_t)box[0] * box[1] * box[2];
+    }
+}
+
+static void encode_piece(stream *st, VkCommandBuffer cb, const piece *p)
+{
+    const struct VolkDeviceTable *vk = &st->gpu->vk;
+    const command *c = &st->commands[p->command];
+    const span *to = &c->accesses[0].span;
+    const uint64_t at = p->first * COPY_UNIT, end = (p->first + p->count) * COPY_UNIT;
+    const uint64_t bytes = (end < to->bytes ? end : to->bytes) - at; // of a copy or fill
+    if (c->kind == COMMAND_COPY) {
+        const span *from = &c->accesses[1].span;
+        const VkBufferCopy region = { from->offset + at, to->offset + at, bytes };
+        vk->vkCmdCopyBuffer(cb, span_buffer(from), span_buffer(to), 1, &region);
+    } else if (c->kind == COMMAND_FILL) {
+        vk->vkCmdFillBuffer(cb, span_buffer(to), to->offset + at, bytes / 4 * 4, c->word);
+    } else {
+        vk->vkCmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, c->pipeline);
+        vk->vkCmdPushConstants(cb, st->gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, c->args_bytes,
+                               c->args);
+        encode_dispatch(st, cb, c, p->first, p->first + p->count);
+    }
 }
 
 // Room for the command buffers and time stamps of `submits` submits.
@@ -267,11 +333,12 @@ error:
     return err;
 }
 
-static kim_err encode_submit(stream *st, uint32_t index, uint32_t first, uint32_t end)
+static kim_err encode_submit(stream *st, uint32_t index)
 {
     kim_err err = KIM_OK;
     kim_gpu *g = st->gpu;
     const VkCommandBuffer cb = st->buffers[index];
+    const uint32_t first = index ? st->ends[index - 1] : 0;
     const VkCommandBufferBeginInfo begin = { .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO };
     VK_TRY(g->vk.vkBeginCommandBuffer(cb, &begin));
     if (st->times) {
@@ -282,10 +349,10 @@ static kim_err encode_submit(stream *st, uint32_t index, uint32_t first, uint32_
         g->vk.vkCmdBindDescriptorSets(cb, VK_PIPELINE_BIND_POINT_COMPUTE, g->layout, 0, 1,
                                       &g->table, 0, NULL);
     encode_device_barrier(st, cb); // what earlier submits of the queue wrote
-    for (uint32_t i = first; i < end; i++) {
-        if (st->commands[i].barrier && i > first)
+    for (uint32_t i = first; i < st->ends[index]; i++) {
+        if (st->commands[st->pieces[i].command].barrier && i > first)
             encode_device_barrier(st, cb);
-        encode_command(st, cb, &st->commands[i]);
+        encode_piece(st, cb, &st->pieces[i]);
     }
     encode_barrier(st, cb, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
     if (st->times)
@@ -296,36 +363,61 @@ error:
     return err;
 }
 
-// Cuts the list where the expected time of a submit would pass the limit.
-static uint32_t cut(const stream *st, uint32_t *ends, uint32_t room)
+// Cuts off the next submit. at: the first unit that is not in one yet; `count` is not used
+static kim_err cut_submit(stream *st, piece *at)
 {
-    uint32_t n = 0;
-    double ns = 0;
-    for (uint32_t i = 0; i < st->n_commands; i++) {
-        const double more = st->commands[i].work * st->ns_per_work;
-        if (ns > 0 && ns + more > STREAM_SUBMIT_NS && n + 1 < room) {
-            ends[n++] = i;
-            ns = 0;
-        }
-        ns += more;
+    kim_err err = KIM_OK;
+    bool whole = true;
+    if (st->n_submits == st->submit_room) {
+        const uint32_t room = 2 * st->submit_room + 16;
+        uint32_t *ends = realloc(st->ends, room * sizeof *ends);
+        REQUIRE_MEMORY(ends);
+        st->ends = ends;
+        st->submit_room = room;
     }
-    ends[n++] = st->n_commands;
-    return n;
+    pacing_begin(st->gpu->pacing);
+    while (whole && at->command < st->n_commands) {
+        if (st->n_pieces == st->piece_room) {
+            const uint32_t room = 2 * st->piece_room + 256;
+            piece *pieces = realloc(st->pieces, room * sizeof *pieces);
+            REQUIRE_MEMORY(pieces);
+            st->pieces = pieces;
+            st->piece_room = room;
+        }
+        const paced_command *c = &st->commands[at->command].paced;
+        const uint64_t left = c->units - at->first, n = pacing_fit(st->gpu->pacing, c, left);
+        if (!n)
+            break;
+        st->pieces[st->n_pieces++] = (piece){ at->command, at->first, n };
+        whole = n == left;
+        *at = whole ? (piece){ .command = at->command + 1 }
+                    : (piece){ .command = at->command, .first = at->first + n };
+    }
+    st->ends[st->n_submits++] = st->n_pieces;
+error:
+    return err;
+}
+
+static void forget_cuts(stream *st)
+{
+    st->n_pieces = st->n_submits = 0;
+    st->encoded = false;
 }
 
 static kim_err encode(stream *st)
 {
     kim_err err = KIM_OK;
-    uint32_t *ends = malloc(MAX_SUBMITS * sizeof *ends);
-    REQUIRE_MEMORY(ends);
+    piece at = { 0 };
     VK_TRY(st->gpu->vk.vkResetCommandPool(st->gpu->device, st->pool, 0));
-    st->n_submits = cut(st, ends, MAX_SUBMITS);
+    forget_cuts(st);
+    while (at.command < st->n_commands)
+        TRY(cut_submit(st, &at));
     TRY(make_room(st, st->n_submits));
     for (uint32_t i = 0; i < st->n_submits; i++)
-        TRY(encode_submit(st, i, i ? ends[i - 1] : 0, ends[i]));
+        TRY(encode_submit(st, i));
     st->encoded = true;
+    st->table_generation = st->gpu->table_generation;
 error:
-    free(ends);
     return err;
 }
 
@@ -333,10 +425,6 @@ static kim_err submit_locked(stream *st)
 {
     kim_err err = KIM_OK;
     kim_gpu *g = st->gpu;
-    if (!st->encoded || st->table_generation != g->table_generation) {
-        TRY(encode(st));
-        st->table_generation = g->table_generation;
-    }
     const uint64_t value = g->submitted + 1;
     const VkTimelineSemaphoreSubmitInfo timeline = {
         .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
@@ -356,10 +444,93 @@ static kim_err submit_locked(stream *st)
         VK_TRY(g->vk.vkQueueSubmit(g->queue, 1, &info, VK_NULL_HANDLE));
     }
     g->submitted = st->value = value;
-    st->times_pending = st->times != VK_NULL_HANDLE;
-    st->stats.dispatches += st->n_dispatches;
     st->stats.submits += st->n_submits;
-    st->stats.barriers += st->n_barriers;
+error:
+    return err;
+}
+
+// What submit `index` took on the device. before: when the one before ended; a queue may begin with
+// one while another runs, and its time is that after the other
+static bool submit_ns(const stream *st, uint32_t index, uint64_t *before, double *ns)
+{
+    kim_gpu *g = st->gpu;
+    uint64_t stamps[2];
+    if (!st->times ||
+        g->vk.vkGetQueryPoolResults(g->device, st->times, 2 * index, 2, sizeof stamps, stamps,
+                                    sizeof stamps[0], VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
+        return false;
+    const uint64_t start = stamps[0] > *before ? stamps[0] : *before;
+    *ns = stamps[1] > start ? (double)(stamps[1] - start) * (double)g->limits.timestampPeriod : 0;
+    *before = stamps[1];
+    return true;
+}
+
+// Takes note of how long submit `index` took.
+static void learn_submit(stream *st, uint32_t index, double ns)
+{
+    pacing *p = st->gpu->pacing;
+    pacing_begin(p);
+    for (uint32_t i = index ? st->ends[index - 1] : 0; i < st->ends[index]; i++)
+        pacing_add(p, &st->commands[st->pieces[i].command].paced, st->pieces[i].count);
+    pacing_took(p, ns);
+    st->stats.last_seconds += ns * 1e-9;
+    st->stats.longest_submit =
+        ns * 1e-9 > st->stats.longest_submit ? ns * 1e-9 : st->stats.longest_submit;
+}
+
+static bool knows_all(const stream *st)
+{
+    for (uint32_t i = 0; i < st->n_commands; i++)
+        if (!pacing_knows(st->gpu->pacing, st->commands[i].paced.kind))
+            return false;
+    return true;
+}
+
+static kim_err submit_next(stream *st, piece *at)
+{
+    kim_err err = KIM_OK;
+    VK_TRY(st->gpu->vk.vkResetCommandPool(st->gpu->device, st->pool, 0));
+    forget_cuts(st);
+    TRY(cut_submit(st, at));
+    TRY(make_room(st, 1));
+    TRY(encode_submit(st, 0));
+    TRY(submit_locked(st));
+error:
+    return err;
+}
+
+static double now_ns(void)
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+// A run with something of unknown duration: each submit is waited for, and the next one made up
+// with what was learnt. Without time stamps the host's clock does.
+static kim_err run_and_learn(stream *st)
+{
+    kim_err err = KIM_OK;
+    kim_gpu *g = st->gpu;
+    uint32_t submits = 0;
+    st->stats.last_seconds = st->stats.longest_submit = 0;
+    for (piece at = { 0 }; at.command < st->n_commands; submits++) {
+        const double start = now_ns();
+        uint64_t before = 0;
+        pthread_mutex_lock(&g->lock);
+        err = submit_next(st, &at);
+        pthread_mutex_unlock(&g->lock);
+        TRY(err);
+        TRY(gpu_wait(g, st->value));
+        double ns;
+        if (!submit_ns(st, 0, &before, &ns))
+            ns = now_ns() - start;
+        pthread_mutex_lock(&g->lock);
+        learn_submit(st, 0, ns);
+        pacing_learn(g->pacing);
+        pthread_mutex_unlock(&g->lock);
+    }
+    st->n_submits = submits;
 error:
     return err;
 }
@@ -367,40 +538,50 @@ error:
 kim_err stream_submit(stream *st)
 {
     kim_err err = KIM_OK;
+    kim_gpu *g = st->gpu;
     if (!st->n_commands)
         return KIM_OK;
     TRY(stream_wait(st));
-    pthread_mutex_lock(&st->gpu->lock);
-    err = submit_locked(st);
-    pthread_mutex_unlock(&st->gpu->lock);
+    pthread_mutex_lock(&g->lock);
+    const bool known = knows_all(st);
+    if (known && (!st->encoded || st->table_generation != g->table_generation))
+        err = encode(st);
+    if (known && !err)
+        err = submit_locked(st);
+    pthread_mutex_unlock(&g->lock);
+    TRY(err);
+    if (known)
+        st->times_pending = st->times != VK_NULL_HANDLE;
+    else
+        TRY(run_and_learn(st));
+    st->stats.dispatches += st->n_dispatches;
+    st->stats.barriers += st->n_barriers;
 error:
     return err;
 }
 
-// Learns from the last run how long a unit of work takes, and cuts anew where a submit was too long
-// or there were many more than needed.
+// Learns from the last run how long its commands take, and has them cut anew where a submit was too
+// long, or where there were many more than needed: of two that follow each other in a list, the
+// times add up to more than SUBMIT_NS.
 static void learn(stream *st)
 {
-    kim_gpu *g = st->gpu;
-    uint64_t stamps[2];
-    double total = 0, longest = 0, work = 0;
+    uint64_t before = 0;
+    bool too_long = false;
     st->times_pending = false;
+    st->stats.last_seconds = st->stats.longest_submit = 0;
     for (uint32_t i = 0; i < st->n_submits; i++) {
-        if (g->vk.vkGetQueryPoolResults(g->device, st->times, 2 * i, 2, sizeof stamps, stamps,
-                                        sizeof stamps[0], VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
+        double ns;
+        if (!submit_ns(st, i, &before, &ns))
             return;
-        const double ns = (double)(stamps[1] - stamps[0]) * (double)g->limits.timestampPeriod;
-        total += ns;
-        longest = ns > longest ? ns : longest;
+        learn_submit(st, i, ns);
+        const uint32_t first = i ? st->ends[i - 1] : 0;
+        // by a third, so that noise does not cut again and again
+        if (ns > 1.33 * SUBMIT_NS && (st->ends[i] - first > 1 || st->pieces[first].count > 1))
+            too_long = true;
     }
-    for (uint32_t i = 0; i < st->n_commands; i++)
-        work += st->commands[i].work;
-    st->stats.last_seconds = total * 1e-9;
-    if (work > 0 && total > 0)
-        st->ns_per_work = total / work;
-    // by a third more than is wanted, so that noise does not cut again and again
-    if ((longest > 1.33 * STREAM_SUBMIT_NS && st->n_submits < st->n_commands) ||
-        (st->n_submits > 1 && total < 0.67 * STREAM_SUBMIT_NS * (st->n_submits - 1)))
+    pacing_learn(st->gpu->pacing);
+    const double half = 0.5 * SUBMIT_NS * (st->n_submits - 1);
+    if (too_long || st->stats.last_seconds * 1e9 < 0.8 * half)
         st->encoded = false;
 }
 
@@ -410,8 +591,11 @@ kim_err stream_wait(stream *st)
     if (!st->value)
         return KIM_OK;
     TRY(gpu_wait(st->gpu, st->value));
-    if (st->times_pending)
+    if (st->times_pending) {
+        pthread_mutex_lock(&st->gpu->lock);
         learn(st);
+        pthread_mutex_unlock(&st->gpu->lock);
+    }
 error:
     return err;
 }

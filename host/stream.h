@@ -3,14 +3,13 @@
 //
 // Barriers come from the list, here and nowhere else. A stream is recorded once and submitted as
 // often as wanted; what changes from run to run stands in device memory. The list is cut into
-// submits of at most STREAM_SUBMIT_NS of device time, by the time that earlier runs took.
+// submits of at most SUBMIT_NS of device time (pacing.h), by the time that earlier runs took on
+// this device; a long dispatch or copy is cut as well.
 #ifndef KIM_STREAM_H
 #define KIM_STREAM_H
 
 #include "memory.h"
 #include "pipeline.h"
-
-#define STREAM_SUBMIT_NS 50e6
 
 typedef struct stream stream;
 
@@ -27,7 +26,7 @@ typedef struct dispatch {
     const void *args; // push constants, copied
     uint32_t args_bytes;
     uint32_t groups[3];
-    double work;              // any measure of its duration that is the same for all of the stream
+    double work; // any measure of its duration that is the same for all dispatches of its pipeline
     const span_use *accesses; // copied
     uint32_t n_accesses;
     bool joined; // a further part of the dispatch before: they do not wait for each other, because
@@ -38,6 +37,7 @@ typedef struct stream_stats {
     uint64_t dispatches, submits, barriers; // submitted so far
     uint32_t list_dispatches, list_submits; // of the list as it stands
     double last_seconds;                    // device time of the last finished run
+    double longest_submit;                  // seconds, of that run
 } stream_stats;
 
 kim_err stream_create(stream **out, kim_gpu *gpu);
@@ -51,7 +51,8 @@ kim_err stream_dispatch(stream *st, const dispatch *d);
 kim_err stream_copy(stream *st, const span *to, const span *from); // as many bytes as `to` has
 kim_err stream_fill(stream *st, const span *to, uint32_t word);
 
-// Hands the list to the device; may be called again for another run. Waits for the run before.
+// Hands the list to the device; may be called again for another run. Waits for the run before, and
+// where something of the list has never been run on the device, for this run too.
 kim_err stream_submit(stream *st);
 
 // Waits for what was submitted; afterwards the host sees what was written.

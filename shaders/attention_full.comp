@@ -21,7 +21,8 @@ layout(constant_id = SPEC_A) const uint HEAD = 64; // a multiple of 4
 layout(constant_id = SPEC_B) const uint PARTS = 1; // with PASS 1
 layout(push_constant, std430) uniform Push { attention_full_args a; };
 
-const uint KEYS = 16;                              // of a block
+// Keys of a block. lavapipe's compiler takes half a minute over 16 in table mode, 5 seconds over 8.
+const uint KEYS = PASS && KIM_ADDRESS == 0 ? 8 : 16;
 const uint RUN = PASS_LANES;                       // keys whose scores are summed together
 const uint QUADS = (HEAD / 4 + PARTS - 1) / PARTS; // of a lane
 const float NONE = -1e30; // below any score, and finite

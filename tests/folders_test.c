@@ -66,6 +66,7 @@ static void ask(kim_gpu *gpu, const char *path, kim_model_params params, answers
     CHECK_OK(kim_session_read(
         s, &(kim_prompt){ .tokens = ids, .count = count, .images = images, .n_images = 1 }, NULL));
     memcpy(a->logits, kim_session_logits(s), kim_model_get_info(m)->vocab * sizeof(float));
+    CHECK(a->logits[0] != a->logits[1] && a->soft[0] != a->soft[1], "all is the same");
     kim_free(ids);
     kim_image_destroy(&image);
     kim_session_destroy(&s);

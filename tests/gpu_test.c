@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "host/device.h"
+#include "host/pacing.h"
 
 static const char *wanted_device;
 static bool validation;
@@ -273,67 +274,153 @@ static void test_barriers(kim_memory_mode mode)
     close_gpu(&gpu);
 }
 
-// h = rms(x) * w of one row: x is 3, so h is w
-static void add_norm(stream *st, const span *x, const span *w, const span *h, double work)
+// Devices that are made up: what a kind takes for a unit, the first of it less than the rest.
+typedef struct made_up {
+    double unit_ns, first_share; // of unit_ns, for the first tenth of a command
+    uint64_t units;
+} made_up;
+
+// Submits one run of `n` commands as stream.c does. most: [1] the longest submit of several units
+static uint32_t pace_run(pacing *p, const made_up *device, const paced_command *c, uint32_t n,
+                         double *most)
 {
-    const struct norm_args args = {
-        .x = span_handle(x),
-        .w = span_handle(w),
-        .h = span_handle(h),
-        .width = WORDS,
-    };
-    const span_use accesses[] = { READS(*x), READS(*w), WRITES(*h) };
-    MUST(stream_dispatch(st, &(dispatch){
-                                 .key = { KIM_VARIANT_NORM, { 8 } },
-                                 .args = &args,
-                                 .args_bytes = sizeof args,
-                                 .groups = { 1, 1, 1 },
-                                 .work = work,
-                                 .accesses = accesses,
-                                 .n_accesses = 3,
-                             }));
+    uint32_t submits = 0, i = 0;
+    uint64_t at = 0;
+    *most = 0;
+    while (i < n) {
+        double ns = 0;
+        uint64_t units = 0;
+        pacing_begin(p);
+        for (uint64_t fit; i < n && (fit = pacing_fit(p, &c[i], c[i].units - at)); units += fit) {
+            for (uint64_t u = at; u < at + fit; u++)
+                ns += device->unit_ns * (u * 10 < c[i].units ? device->first_share : 1);
+            at += fit;
+            if (at < c[i].units)
+                break;
+            at = 0;
+            i++;
+        }
+        pacing_took(p, ns);
+        pacing_learn(p);
+        submits++;
+        if (units > 1 && ns > *most)
+            *most = ns;
+    }
+    return submits;
 }
 
-// The work that is claimed is cut by a guess first, then by what was measured; answers stay right.
-static void test_cuts(void)
+static void test_pacing(void)
 {
+    static const made_up devices[] = {
+        { 1e9, 1, 64 },      // hopeless: a unit takes a second
+        { 30e6, 1, 269 },    // no two units fit
+        { 1e6, 1, 100000 },  // slow
+        { 1e6, 0.01, 1000 }, // slow, and at first it does not seem so
+        { 1, 1, 1000000 },   // fast
+    };
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+        pacing *p = NULL;
+        uint32_t kind;
+        double most;
+        MUST(pacing_create(&p));
+        MUST(pacing_kind(p, 7, &kind));
+        CHECK(!pacing_knows(p, kind), "device %zu is known", i);
+        const paced_command c[2] = { { kind, 4e10, devices[i].units, 1 },
+                                     { kind, 4e10, devices[i].units, 1 } };
+        for (int run = 0; run < 3; run++) {
+            const uint32_t submits = pace_run(p, &devices[i], c, 2, &most);
+            CHECK(most < 2 * SUBMIT_NS || (most < 0.5e9 && !run),
+                  "device %zu, run %d: a submit of %g ms", i, run, most * 1e-6);
+            const double all = 2 * devices[i].unit_ns * (double)devices[i].units;
+            CHECK(run < 2 || submits <= 2 + 2 * all / SUBMIT_NS, "device %zu: %u submits", i,
+                  submits);
+        }
+        CHECK(pacing_knows(p, kind), "device %zu is not known", i);
+        pacing_destroy(&p);
+    }
+}
+
+// A dispatch of a grid of workgroups in three dimensions, much longer than it is allowed to be at
+// first; then the same as often as wanted. Every run must leave the same.
+static void test_cut_dispatch(uint32_t heads, uint32_t rows, uint32_t images, bool print)
+{
+    enum { HEAD = 32 };
     kim_gpu *gpu = open_gpu((kim_gpu_params){ 0 });
+    const uint32_t width = heads * HEAD;
+    const uint64_t n = (uint64_t)images * rows * width;
     pool p;
-    span x, w, h[3];
+    span qkv, y;
     stream *st = NULL;
     stream_stats stats;
-    pool_init(&p, "tensors", POOL_READBACK, 0);
-    MUST(pool_place(&p, WORDS * 4, &x));
-    MUST(pool_place(&p, WORDS * 4, &w));
-    for (int i = 0; i < 3; i++)
-        MUST(pool_place(&p, WORDS * 4, &h[i]));
+    float *first = malloc(n * sizeof *first);
+    CHECK(first, "out of memory");
+    pool_init(&p, "activations", POOL_READBACK, 0);
+    MUST(pool_place(&p, 12 * n, &qkv));
+    MUST(pool_place(&p, 4 * n, &y));
     MUST(pool_commit(&p, gpu));
-    for (int i = 0; i < WORDS; i++) {
-        ((float *)span_map(&x))[i] = 3;
-        ((float *)span_map(&w))[i] = (float)i;
-    }
+    ops_fill_normal(span_map(&qkv), 3 * n, 1);
     MUST(stream_create(&st, gpu));
-    for (int i = 0; i < 3; i++) // 40 ms each, by the guess
-        add_norm(st, &x, i ? &h[i - 1] : &w, &h[i], 4e8);
-    MUST(stream_submit(st));
-    stream_get_stats(st, &stats);
-    CHECK(stats.list_submits == 3 && stats.list_dispatches == 3, "%u submits of %u dispatches",
-          stats.list_submits, stats.list_dispatches);
-    for (int run = 0; run < 3; run++) {
+    MUST(op_attention_full(st, &(attention_full_params){
+                                   .qkv = &qkv,
+                                   .y = &y,
+                                   .heads = heads,
+                                   .head = HEAD,
+                                   .images = images,
+                                   .rows = rows,
+                                   .scale = 0.18f,
+                               }));
+    for (int run = 0; run < 4; run++) {
+        memset(span_map(&y), 0xff, y.bytes);
         MUST(stream_submit(st));
         MUST(stream_wait(st));
-        for (int i = 0; i < WORDS; i++) {
-            const double got = ((float *)span_map(&h[2]))[i];
-            CHECK(got > i * (1 - 1e-6) - 1e-6 && got < i * (1 + 1e-6) + 1e-6, "h[%d] is %g", i,
-                  got);
-        }
+        stream_get_stats(st, &stats);
+        if (print)
+            printf("  run %d: %u submits, %.1f ms in all, %.1f ms the longest\n", run,
+                   stats.list_submits, stats.last_seconds * 1e3, stats.longest_submit * 1e3);
+        if (run == 0)
+            memcpy(first, span_map(&y), y.bytes);
+        for (uint64_t i = 0; i < n; i++)
+            CHECK(first[i] == first[i], "y[%llu] was not written", (unsigned long long)i);
+        CHECK(!memcmp(first, span_map(&y), y.bytes), "run %d is not as the first", run);
+        CHECK(run || stats.list_submits > 1, "the first run is one submit");
     }
-    stream_get_stats(st, &stats);
-    if (stats.last_seconds > 0) // else there are no timestamps to learn from
-        CHECK(stats.list_submits == 1 || stats.last_seconds > 0.03, "%u submits of %g s in all",
-              stats.list_submits, stats.last_seconds);
+    CHECK(stats.list_dispatches == 1 && stats.dispatches == 4, "pieces are counted as dispatches");
     stream_destroy(&st);
     pool_destroy(&p);
+    free(first);
+    close_gpu(&gpu);
+}
+
+// Copies and fills that are longer than they are allowed to be at first.
+static void test_cut_copies(void)
+{
+    enum { COPY_BYTES = (90 << 20) + 40 };
+    kim_gpu *gpu = open_gpu((kim_gpu_params){ 0 });
+    pool from_pool, to_pool;
+    span from, to;
+    stream *st = NULL;
+    stream_stats stats;
+    pool_init(&from_pool, "from", POOL_READBACK, 0);
+    pool_init(&to_pool, "to", POOL_READBACK, 0);
+    MUST(pool_place(&from_pool, COPY_BYTES, &from));
+    MUST(pool_place(&to_pool, COPY_BYTES, &to));
+    MUST(pool_commit(&from_pool, gpu));
+    MUST(pool_commit(&to_pool, gpu));
+    MUST(stream_create(&st, gpu));
+    MUST(stream_fill(st, &from, 77));
+    MUST(stream_copy(st, &to, &from));
+    for (int run = 0; run < 2; run++) {
+        memset(span_map(&from), 0, from.bytes);
+        memset(span_map(&to), 0, to.bytes);
+        MUST(stream_submit(st));
+        MUST(stream_wait(st));
+        stream_get_stats(st, &stats);
+        CHECK(run || stats.list_submits > 2, "%u submits of a fill and a copy", stats.list_submits);
+        CHECK(all_are(&from, 77) && all_are(&to, 77), "run %d: not all was filled and copied", run);
+    }
+    stream_destroy(&st);
+    pool_destroy(&from_pool);
+    pool_destroy(&to_pool);
     close_gpu(&gpu);
 }
 
@@ -507,7 +594,12 @@ int main(int argc, char **argv)
     test_barriers(KIM_MEMORY_AUTO);
     test_barriers(KIM_MEMORY_TABLE);
     validation = wanted_validation;
-    test_cuts();
+    test_pacing();
+    test_cut_copies();
+    test_cut_dispatch(7, 5 * 64, 3, false);
+    test_cut_dispatch(3, 64, 50, false);
+    printf("a dispatch that is cut:\n");
+    test_cut_dispatch(4, 2048, 1, true);
     test_upload(false);
     test_upload(true);
     test_cache();

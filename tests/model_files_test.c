@@ -394,16 +394,38 @@ static void test_truncated(const small_files *s)
     small_remove_folder(s);
 }
 
-// A number in a key of a GGUF file.
-static void set_number(const small_files *s, const char *name, const char *key, uint32_t value)
+// A number in a GGUF file, `skip` bytes after a name: of a key, after its type; of a tensor's type.
+static void set_number(const small_files *s, const char *name, const char *key, size_t skip,
+                       uint32_t value)
 {
     size_t size;
     uint8_t *bytes = read_file(s, name, &size);
     uint8_t *at = memmem(bytes, size, key, strlen(key));
     CHECK(at, "%s has no key %s", name, key);
-    memcpy(at + strlen(key) + 4, &value, 4); // after the type
+    memcpy(at + strlen(key) + skip, &value, 4);
     small_write(s, name, bytes, size);
     free(bytes);
+}
+
+// The published text models have no row for <image_soft_token>, the last id.
+static void test_rows(small_files *s)
+{
+    kim_model *m;
+    small_tensor *embedding = &s->tensors[0];
+    for (uint32_t fewer = 1; fewer <= 2; fewer++) {
+        embedding->ne[1]--;
+        embedding->count -= SMALL_HIDDEN;
+        small_write_folder(s, &(small_folder){ .dtype = "F16", .names = NAMES_TEXT, .shards = 1 });
+        if (fewer == 2)
+            CHECK_FAILS(kim_model_open(&m, NULL, s->folder, NULL), KIM_ERR_FORMAT,
+                        "rows for a vocabulary of");
+        else
+            CHECK_OK(kim_model_open(&m, NULL, s->folder, NULL));
+        kim_model_destroy(&m);
+    }
+    embedding->ne[1] += 2;
+    embedding->count += 2 * SMALL_HIDDEN;
+    small_remove_folder(s);
 }
 
 static void test_projectors(const small_files *s)
@@ -441,7 +463,7 @@ static void test_projectors(const small_files *s)
         if (cases[i].replace)
             small_edit(s, "mmproj.gguf", cases[i].find, cases[i].replace);
         else
-            set_number(s, "mmproj.gguf", cases[i].find, cases[i].value);
+            set_number(s, "mmproj.gguf", cases[i].find, 4, cases[i].value);
         CHECK_FAILS(kim_model_open(&m, NULL, text, &(kim_model_params){ .mmproj = projector }),
                     cases[i].code, cases[i].words);
     }
@@ -453,6 +475,13 @@ static void test_projectors(const small_files *s)
     CHECK_FAILS(model_files_open(&f, text, "/nowhere"), KIM_ERR_FILE, "/nowhere: cannot open");
     CHECK_FAILS(model_files_open(&f, s->folder, projector), KIM_ERR_ARGUMENT, "is a folder");
     CHECK(!f.text && !f.tokens, "something is left of a failure");
+    CHECK_OK(kim_model_open(&m, NULL, NULL, &(kim_model_params){ .mmproj = projector }));
+    CHECK(kim_model_get_info(m)->vision && kim_model_get_info(m)->image_size == SMALL_IMAGE,
+          "a projector alone");
+    kim_model_destroy(&m);
+    set_number(s, "text.gguf", "blk.1.ffn_up.weight", 20, 25); // after the shape
+    CHECK_FAILS(kim_model_open(&m, NULL, text, NULL), KIM_ERR_UNSUPPORTED,
+                "text.gguf: the tensor blk.1.ffn_up.weight has type I16, expected one of F32");
     small_edit(s, "text.gguf", "<start_of_image>", "<start_of_onions");
     CHECK_FAILS(model_files_open(&f, text, projector), KIM_ERR_FORMAT,
                 "no tokens <start_of_image>");
@@ -514,6 +543,7 @@ int main(int argc, char **argv)
     test_info(&s);
     test_folders(&s);
     test_truncated(&s);
+    test_rows(&s);
     test_projectors(&s);
     test_tokenizers(argv[1], argc > 3 ? argv[3] : NULL);
     small_files_destroy(&s);

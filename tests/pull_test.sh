@@ -2,19 +2,14 @@
 # SPDX-License-Identifier: MIT
 # kim pull against a server on loopback that cuts, lies, corrupts, changes and redirects.
 # usage: pull_test.sh TESTS_DIR MODEL KIM           (as root also a full disk)
-set -u
-export LC_ALL=C
 tests=$1
 kim=$3
 command -v python3 >/dev/null || { echo "no python3: nothing to fetch from"; exit 77; }
-dir=$(mktemp -d)
+. "$tests/command_support.sh"
 server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$dir"' EXIT
-trap 'exit 1' INT TERM
+stop_server() { [ -z "$server" ] || kill "$server"; }
+at_exit=stop_server
 unset HF_TOKEN http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
-export XDG_CACHE_HOME="$dir/cache"
-failures=0
-checks=0
 
 python3 "$tests/pull_server.py" "$dir" &
 server=$!
@@ -31,36 +26,10 @@ sha256=$(sha256sum "$dir/good" | cut -d' ' -f1)
 
 # pull ARGUMENT...: leaves $status, $dir/out, $dir/err
 pull() {
-    command_line=$*
+    command_line="kim pull $*"
     "$kim" pull --hub "$hub" --to "$to" --wait 0 --stall 1 "$@" </dev/null \
         >"$dir/out" 2>"$dir/err"
     status=$?
-}
-
-failed() {
-    failures=$((failures + 1))
-    echo "FAILED: $*"
-    echo "  command: kim pull $command_line"
-    echo "  exit code $status; stdout: $(head -c 400 "$dir/out" | tr '\n' '|')"
-    echo "  stderr: $(head -c 600 "$dir/err" | tr '\n' '|')"
-}
-
-# check NAME TEST...: TEST is a command that succeeds
-check() {
-    name=$1
-    shift
-    checks=$((checks + 1))
-    "$@" || failed "$name"
-}
-
-# shows STATUS PATTERN FILE: the last pull ended with STATUS, and its out or err has PATTERN
-shows() {
-    checks=$((checks + 1))
-    if [ "$status" != "$1" ]; then
-        failed "exit code $status, not $1"
-    elif ! grep -qE -- "$2" "$dir/$3"; then
-        failed "no \"$2\" in std$3"
-    fi
 }
 
 # fetches FILE ARGUMENT...: it ends well, FILE is what the server has, and nothing else is left
@@ -339,5 +308,4 @@ resume_checks
 lie_checks
 disk_checks
 interrupt_checks
-echo "$checks checks, $failures failed"
-[ "$failures" = 0 ]
+finish

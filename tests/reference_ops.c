@@ -92,6 +92,46 @@ void reference_attention(const reference_heads *h, const float *q, const uint16_
     free(scores);
 }
 
+void reference_layer_norm(double *y, const float *x, const float *w, const float *b, uint32_t width,
+                          double eps)
+{
+    double mean = 0, variance = 0;
+    for (uint32_t i = 0; i < width; i++)
+        mean += (double)x[i] / width;
+    for (uint32_t i = 0; i < width; i++)
+        variance += ((double)x[i] - mean) * ((double)x[i] - mean) / width;
+    for (uint32_t i = 0; i < width; i++)
+        y[i] = ((double)x[i] - mean) / sqrt(variance + eps) * (double)w[i] + (double)b[i];
+}
+
+void reference_attention_full(const float *q, const float *k, const float *v, uint32_t stride,
+                              uint32_t rows, uint32_t head, double scale, double *y, double *spread)
+{
+    double *scores = calloc(rows, sizeof *scores), best = -INFINITY, sum = 0;
+    *spread = 0;
+    for (uint32_t j = 0; j < rows; j++) {
+        double size = 0;
+        for (uint32_t d = 0; d < head; d++) {
+            const double product = scale * (double)q[d] * (double)k[(uint64_t)j * stride + d];
+            scores[j] += product;
+            size += fabs(product);
+        }
+        *spread = fmax(*spread, size);
+        best = fmax(best, scores[j]);
+    }
+    for (uint32_t d = 0; d < head; d++)
+        y[d] = 0;
+    for (uint32_t j = 0; j < rows; j++) {
+        const double weight = exp(scores[j] - best);
+        sum += weight;
+        for (uint32_t d = 0; d < head; d++)
+            y[d] += weight * (double)v[(uint64_t)j * stride + d];
+    }
+    for (uint32_t d = 0; d < head; d++)
+        y[d] /= sum;
+    free(scores);
+}
+
 double reference_log_sum(const float *x, uint32_t n)
 {
     double best = -INFINITY, sum = 0;

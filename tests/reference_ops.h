@@ -38,6 +38,17 @@ void reference_attention(const reference_heads *h, const float *q, const uint16_
                          const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
                          double *spread);
 
+// y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b, one row
+void reference_layer_norm(double *y, const float *x, const float *w, const float *b, uint32_t width,
+                          double eps);
+
+// One query: y = sum over j < rows of softmax_j(scale * q . k[j]) * v[j]
+//
+// q: [head]   k, v: rows of `stride` floats   y: [head]   spread: as above, of the scaled scores
+void reference_attention_full(const float *q, const float *k, const float *v, uint32_t stride,
+                              uint32_t rows, uint32_t head, double scale, double *y,
+                              double *spread);
+
 // log(sum(exp(x)))
 double reference_log_sum(const float *x, uint32_t n);
 

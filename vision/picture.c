@@ -64,8 +64,8 @@ static kim_err decode_any(picture *out, uint32_t *orientation, const uint8_t *by
     if (!length)
         return kim_fail(KIM_ERR_FORMAT, "the file is empty, expected a PNG or JPEG picture");
     if (length > PICTURE_MOST_BYTES)
-        return kim_fail(KIM_ERR_UNSUPPORTED, "the file has %zu bytes, expected at most %u", length,
-                        PICTURE_MOST_BYTES);
+        return kim_fail(KIM_ERR_UNSUPPORTED, "the file has %" PRIu64 " bytes, expected at most %u",
+                        (uint64_t)length, PICTURE_MOST_BYTES);
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         if (!starts_with(bytes, length, formats[i].start, formats[i].length))
             continue;
@@ -157,7 +157,8 @@ kim_err picture_from_pixels(picture *out, const void *pixels, uint32_t width, ui
         return KIM_ERR_ARGUMENT;
     size_t row = (size_t)width * channels;
     if (stride && stride < row)
-        FAIL(KIM_ERR_ARGUMENT, "a stride of %zu bytes, expected at least %zu", stride, row);
+        FAIL(KIM_ERR_ARGUMENT, "a stride of %" PRIu64 " bytes, expected at least %" PRIu64,
+             (uint64_t)stride, (uint64_t)row);
     out->width = width;
     out->height = height;
     out->rgb = malloc((size_t)width * height * 3);

@@ -41,7 +41,7 @@ typedef struct component {
 
 typedef struct jpeg {
     const uint8_t *bytes;
-    size_t length, at;
+    uint64_t length, at;
     uint32_t width, height;
     uint32_t n; // components; 0: no frame yet
     component components[4];
@@ -72,7 +72,8 @@ static void put_segment(jpeg *j, uint32_t marker, const uint8_t *data, uint32_t 
 static kim_err fail_truncated(const jpeg *j)
 {
     return kim_fail(KIM_ERR_FORMAT,
-                    "the file ends at byte %zu, without the end-of-image marker: it is truncated",
+                    "the file ends at byte %" PRIu64
+                    ", without the end-of-image marker: it is truncated",
                     j->length);
 }
 
@@ -296,7 +297,8 @@ static kim_err read_segment(jpeg *j, uint32_t marker, const uint8_t *data, uint3
                         "a lossless, hierarchical, or arithmetic-coded JPEG (marker 0x%02" PRIx32
                         "), expected a baseline or progressive one",
                         marker);
-    return kim_fail(KIM_ERR_FORMAT, "unknown marker 0x%02" PRIx32 " at byte %zu", marker, j->at);
+    return kim_fail(KIM_ERR_FORMAT, "unknown marker 0x%02" PRIx32 " at byte %" PRIu64, marker,
+                    j->at);
 }
 
 // Bytes between segments are skipped, as libjpeg does.
@@ -316,13 +318,15 @@ static kim_err read_segments(jpeg *j)
         if (marker <= 1) // 0: no marker, but a byte 0xff; 1: for private use
             continue;
         if (marker >= RST0 && marker <= SOI)
-            return kim_fail(KIM_ERR_FORMAT, "marker 0x%02" PRIx32 " at byte %zu, outside a scan",
-                            marker, j->at);
+            return kim_fail(KIM_ERR_FORMAT,
+                            "marker 0x%02" PRIx32 " at byte %" PRIu64 ", outside a scan", marker,
+                            j->at);
         if (j->length - j->at < 2)
             return fail_truncated(j);
         uint32_t n = read_be16(j->bytes + j->at);
         if (n < 2)
-            return kim_fail(KIM_ERR_FORMAT, "a segment of %" PRIu32 " bytes at byte %zu", n, j->at);
+            return kim_fail(KIM_ERR_FORMAT, "a segment of %" PRIu32 " bytes at byte %" PRIu64, n,
+                            j->at);
         if (n > j->length - j->at)
             return fail_truncated(j);
         const uint8_t *data = j->bytes + j->at + 2;

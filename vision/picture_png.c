@@ -21,7 +21,7 @@ enum {
 
 typedef struct png {
     const uint8_t *bytes;
-    size_t length;
+    uint64_t length;
     uint32_t width, height;
     uint32_t depth, colour, interlaced;
     uint32_t palette; // colours in it
@@ -156,25 +156,26 @@ static kim_err read_chunk(png *p, const uint8_t *name, const uint8_t *data, uint
 
 static kim_err read_chunks(png *p)
 {
-    size_t at = SIGNATURE;
+    uint64_t at = SIGNATURE;
     while (!p->end) {
         if (p->length - at < CHUNK)
             return kim_fail(KIM_ERR_FORMAT,
-                            "the file ends at byte %zu, without IEND: it is truncated", p->length);
+                            "the file ends at byte %" PRIu64 ", without IEND: it is truncated",
+                            p->length);
         const uint8_t *chunk = p->bytes + at;
         uint32_t n = read_be32(chunk);
         for (int i = 4; i < 8; i++) {
             if ((chunk[i] | 0x20) < 'a' || (chunk[i] | 0x20) > 'z')
-                return kim_fail(KIM_ERR_FORMAT, "no chunk's name at byte %zu: it is corrupt",
-                                at + 4);
+                return kim_fail(KIM_ERR_FORMAT,
+                                "no chunk's name at byte %" PRIu64 ": it is corrupt", at + 4);
         }
         if (n > p->length - at - CHUNK)
             return kim_fail(KIM_ERR_FORMAT,
-                            "the file ends at byte %zu, inside chunk '%.4s' of %" PRIu32
+                            "the file ends at byte %" PRIu64 ", inside chunk '%.4s' of %" PRIu32
                             " bytes: it is truncated or corrupt",
                             p->length, (const char *)chunk + 4, n);
         if (crc_of(p, chunk + 4, 4 + n) != read_be32(chunk + 8 + n))
-            return kim_fail(KIM_ERR_FORMAT, "chunk '%.4s' at byte %zu has a wrong CRC",
+            return kim_fail(KIM_ERR_FORMAT, "chunk '%.4s' at byte %" PRIu64 " has a wrong CRC",
                             (const char *)chunk + 4, at);
         kim_err err = read_chunk(p, chunk + 4, chunk + 8, n);
         if (err)

@@ -68,11 +68,11 @@ error:
     return err;
 }
 
-// Not above 255: rounding makes the sum of very many weights smaller, of few larger by next to
-// nothing.
+// The rounding of a great many weights may add up to more than 1.
 static uint8_t round_weighted(uint32_t sum)
 {
-    return (uint8_t)((sum + (1u << (WEIGHT_BITS - 1))) >> WEIGHT_BITS);
+    sum = (sum + (1u << (WEIGHT_BITS - 1))) >> WEIGHT_BITS;
+    return sum > 255 ? 255 : (uint8_t)sum;
 }
 
 // row: [pixels, 3]   out: [size, 3]

@@ -230,7 +230,7 @@ RELATIONS = {"left": ["left of", "to the left of", "on the left of", "further le
 WEIGHTS_ONE = dict(colour=8, is_colour=4, shape=10, size=5, where=9, at=8, rel=11, relw=8, count=16,
                    exist=8, char=6, charc=4, desc=5, several=3, outside=4)
 WEIGHTS_TWO = dict(more=12, same=9, which=9, both=6, colour=4, count=6, where=2, char=2, exist=2)
-GROUPS = dict(colour="colour", is_colour="colour", shape="shape", where="position", at="position",
+GROUPS = dict(colour="colour", is_colour="colour or not", shape="shape", where="position", at="position",
               rel="position", relw="position", count="count", char="character", charc="character",
               size="size", exist="exists", desc="description", several="description",
               absent="not there", outside="not there", more="two pictures", same="two pictures",
@@ -733,9 +733,9 @@ class Asker:
         if not name or (a + b == 1 and self.rnd.random() < .4):
             return None
         name = with_article(name)
-        answer = (f"Yes, both pictures show {name}." if a and b else
-                  f"No, only the {ORDINALS[b]} picture shows {name}." if a or b else
-                  f"No, I cannot see {name} in the pictures.")
+        answer = (f"Both pictures show {name}. So yes." if a and b else
+                  f"Only the {ORDINALS[b]} picture shows {name}. So no." if a or b else
+                  f"I cannot see {name} in the pictures. So no.")
         return "both", self._phrase("both", a=name), answer
 
     def _about_one_of(self, pictures, kind):

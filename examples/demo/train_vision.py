@@ -71,8 +71,9 @@ def train(folder, steps, rate=2e-3, compiled=True):
         loss.backward()
         stage.update()
         mean = smooth(mean, loss.item())
-        if stage.step % 500 == 0 or stage.step == steps:
+        if stage.step % 250 == 0 or stage.step == steps:
             stage.save()
+        if stage.step % 500 == 0 or stage.step == steps:
             with stage.averaged(), torch.compiler.set_stance("force_eager"), \
                     torch.autocast("cpu", torch.bfloat16):
                 stage.log(loss=round(mean, 4), **measure(vision, *unseen, codes))

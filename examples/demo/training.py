@@ -38,17 +38,18 @@ class Optimiser:
             part.zero_grad(set_to_none=True)
 
 
-def schedule(step, steps, cooldown=.4, warm=100):
-    """A short rise, a plateau, and a fall to nearly nothing over the last part of the steps."""
-    left = (steps - step) / (steps * cooldown)
-    return min(1., (step + 1) / warm, .01 + .99 * min(1., left))
+def schedule(step, steps, fall, last, warm=100):
+    """A short rise, a plateau, and over the part `fall` of the steps a fall to `last`."""
+    left = (steps - step) / (steps * fall)
+    return min(1., (step + 1) / warm, last + (1 - last) * min(1., left))
 
 
 class Stage:
     """A model in training: its step, its optimiser and the running average of its weights."""
 
-    def __init__(self, name, folder, model, rate, muon_factor, steps, average=.999):
-        self.name, self.model, self.steps, self.average = name, model, steps, average
+    def __init__(self, name, folder, model, rate, muon_factor, steps, fall=.4, last=.01):
+        self.name, self.model, self.steps = name, model, steps
+        self.fall, self.last = fall, last
         self.path = os.path.join(folder, f"{name}.pt")
         self.log_path = os.path.join(folder, "curve.csv")
         self.optimiser = Optimiser(model, rate, muon_factor)
@@ -77,9 +78,9 @@ class Stage:
 
     def update(self):
         """After the gradients are there: one step of the weights and of their average."""
-        self.optimiser.step(schedule(self.step, self.steps))
+        self.optimiser.step(schedule(self.step, self.steps, self.fall, self.last))
         self.step += 1
-        keep = min(self.average, (1 + self.step) / (10 + self.step))
+        keep = min(.999, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 self.mean[name].lerp_(value, 1 - keep)

@@ -23,7 +23,8 @@ static struct {
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
     INCLUDE_OPTIONS(picture_options, NULL),
-    { "prompt", 'p', POPT_ARG_STRING, &options.prompt, 0, "answer this and end", "TEXT" },
+    { "prompt", 'p', POPT_ARG_STRING, &options.prompt, 0,
+      "answer this and end; with -i: answer this first", "TEXT" },
     { "interactive", 'i', POPT_ARG_NONE, &options.interactive, 0,
       "stdin is lines typed one by one, also when it is no terminal", NULL },
     { "mode", '\0', POPT_ARG_STRING, &options.mode, 0,
@@ -463,7 +464,7 @@ static const struct {
     void (*run)(chat *c, const char *argument);
 } commands[] = {
     { "clear", "", "start a new conversation", chat_clear },
-    { "image", "FILE", "show a picture with your next message", chat_image },
+    { "image", " FILE", "show a picture with your next message", chat_image },
     { "regen", "", "give the last answer anew", chat_regen },
     { "system", " TEXT", "what the model is told beforehand; alone: nothing", chat_system },
     { "mode", " MODE", "template: turns; continue: plain text that goes on", chat_mode },
@@ -622,6 +623,15 @@ static int answer_once(chat *c, const strbuf *prompt)
     return interrupts ? STATUS_FAILED : c->status;
 }
 
+// The first message of a conversation as if it had been typed.
+static void open_conversation(chat *c, const strbuf *prompt)
+{
+    for (uint32_t i = 0; i < c->seen.count; i++)
+        note("picture: %s", c->seen.paths[i]);
+    note("> %s", prompt->data);
+    say(c, prompt);
+}
+
 static int open_sampler(chat *c)
 {
     kim_sampling sampling = {
@@ -648,8 +658,6 @@ static int check_options(chat *c)
         return STATUS_USAGE;
     if (options.mode && !conversation_mode_parse(options.mode, &c->talk.mode))
         return fail_usage("--mode is \"%s\"; it must be template or continue", options.mode);
-    if (options.prompt && options.interactive)
-        return fail_usage("-p answers once and -i converses: only one of them can be given");
     if (check_picture_options() != STATUS_OK)
         return STATUS_USAGE;
     return model_path() ? STATUS_OK : STATUS_USAGE;
@@ -686,7 +694,11 @@ static int run_chat(chat *c, const strbuf *prompt)
     conversation_set_system(&c->talk, options.system);
     if (!options.quiet)
         print_banner(c);
-    return prompt->length ? answer_once(c, prompt) : converse(c);
+    if (!options.interactive && prompt->length)
+        return answer_once(c, prompt);
+    if (prompt->length)
+        open_conversation(c, prompt);
+    return converse(c);
 }
 
 int command_chat(int argc, const char **argv)
@@ -709,7 +721,7 @@ int command_chat(int argc, const char **argv)
     chat c = { 0 };
     strbuf prompt = { 0 };
     status = check_options(&c);
-    if (status == STATUS_OK && !options.interactive && (options.prompt || !isatty(STDIN_FILENO)))
+    if (status == STATUS_OK && (options.prompt || (!options.interactive && !isatty(STDIN_FILENO))))
         status = take_prompt(&prompt);
     // No SA_RESTART: Ctrl-C ends a read.
     sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_interrupt }, NULL);

@@ -147,6 +147,8 @@ static void add_plan(cJSON *json, const kim_plan *plan)
     cJSON_AddNumberToObject(object, "kv_local", (double)plan->kv_local);
     cJSON_AddNumberToObject(object, "kv_global", (double)plan->kv_global);
     cJSON_AddNumberToObject(object, "activations", (double)plan->activations);
+    cJSON_AddNumberToObject(object, "vision_weights", (double)plan->vision_weights);
+    cJSON_AddNumberToObject(object, "vision_activations", (double)plan->vision_activations);
     cJSON_AddNumberToObject(object, "total", (double)plan->total);
     cJSON_AddNumberToObject(object, "kv_local_rows", plan->kv_local_rows);
 }
@@ -178,6 +180,17 @@ static void add_shapes(cJSON *json, const kim_model_info *info)
     cJSON_AddNumberToObject(tokenizer, "bos", info->bos);
     cJSON_AddNumberToObject(tokenizer, "eos", info->eos);
     cJSON_AddNumberToObject(tokenizer, "end_of_turn", info->end_of_turn);
+    if (!info->vision)
+        return;
+    cJSON *vision = cJSON_AddObjectToObject(json, "vision");
+    cJSON_AddNumberToObject(vision, "image_size", info->image_size);
+    cJSON_AddNumberToObject(vision, "patch_size", info->image_patch);
+    cJSON_AddNumberToObject(vision, "soft_tokens", info->image_tokens);
+    cJSON_AddNumberToObject(vision, "layers", info->vision_layers);
+    cJSON_AddNumberToObject(vision, "hidden", info->vision_hidden);
+    cJSON_AddNumberToObject(vision, "start_of_image", info->start_of_image);
+    cJSON_AddNumberToObject(vision, "end_of_image", info->end_of_image);
+    cJSON_AddNumberToObject(vision, "soft_token", info->image_token);
 }
 
 static kim_err add_tensors(cJSON *json, const report *r)
@@ -270,6 +283,14 @@ static void print_shapes(const kim_model_info *info)
     printf("  context       %u positions\n", info->context);
     printf("  tokenizer     %u tokens; <bos> %d, <eos> %d, <end_of_turn> %d\n", info->vocab,
            (int)info->bos, (int)info->eos, (int)info->end_of_turn);
+    if (info->vision)
+        printf("  vision        %u x %u pixels in patches of %u, %u soft tokens; %u layers, hidden "
+               "%u\n",
+               info->image_size, info->image_size, info->image_patch, info->image_tokens,
+               info->vision_layers, info->vision_hidden);
+    else
+        puts("  vision        none here: pictures need the mmproj file published with the model "
+             "(--mmproj)");
 }
 
 static kim_err print_tensors(const report *r)
@@ -305,12 +326,15 @@ static void print_plan(const kim_plan *plan)
         { "K and V, local", plan->kv_local },
         { "K and V, global", plan->kv_global },
         { "activations", plan->activations },
+        { "vision, weights", plan->vision_weights },
+        { "vision, work", plan->vision_activations },
         { "total", plan->total },
     };
     char bytes[32];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        printf("  %-16s %14llu bytes  %10s\n", rows[i].name, (unsigned long long)rows[i].bytes,
-               format_bytes(rows[i].bytes, bytes));
+        if (rows[i].bytes)
+            printf("  %-16s %14llu bytes  %10s\n", rows[i].name, (unsigned long long)rows[i].bytes,
+                   format_bytes(rows[i].bytes, bytes));
 }
 
 static void print_memory(const report *r)
@@ -349,7 +373,7 @@ int command_inspect(int argc, const char **argv)
     int status = arguments_parse(
         &(arguments){
             .command = "kim inspect",
-            .synopsis = "MODEL [OPTION...]",
+            .synopsis = "MODEL [--mmproj F] [OPTION...]",
             .purpose =
                 "Shows the architecture, tensors, quantisations and tokenizer of a model file,\n"
                 "and the exact memory it takes. Needs no GPU.",

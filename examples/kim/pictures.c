@@ -53,6 +53,9 @@ int pictures_add(pictures *p, kim_model *model, const char *path)
         .ratio = options.ratio,
     };
     kim_image *image = NULL;
+    if (!kim_model_get_info(model)->vision)
+        return fail("this model cannot see pictures; give the mmproj file that was published with "
+                    "it, with --mmproj");
     if (kim_image_open(&image, path) || kim_image_prepare(image, model, &crops)) {
         kim_image_destroy(&image);
         return fail_library();
