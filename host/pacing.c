@@ -7,17 +7,17 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define FIRST_NS_PER_WORK 0.1 // before anything is measured: 10 GFLOP/s
-#define FIRST_NS (SUBMIT_NS / 8)
+#define FIRST_NS_PER_WORK 0.1    // before anything is measured: 10 GFLOP/s
+#define FIRST_NS (SUBMIT_NS / 8) // expected by that, of a kind in a submit
 #define GROWTH 8        // times what was seen of a kind at once goes into the next submit, at most
 #define SHORTEST_NS 1e3 // time stamps may be coarse
 
 typedef struct pace {
     uint64_t key;
     double ns_per_work;
-    double seen_ns;            // the most that it took in one submit; 0: not measured
-    double in_submit;          // expected of what is in the submit at hand
-    double expected, measured; // of submits since the last pacing_learn
+    double seen_ns;   // the most that it took in one submit, when last learnt; 0: not measured
+    double in_submit; // expected of what is in the submit at hand
+    double expected, measured, most_ns; // of submits since the last pacing_learn
 } pace;
 
 struct pacing {
@@ -81,7 +81,7 @@ void pacing_add(pacing *p, const paced_command *c, uint64_t units)
 uint64_t pacing_fit(pacing *p, const paced_command *c, uint64_t left)
 {
     const pace *k = &p->kinds[c->kind];
-    const double most = fmax(GROWTH * k->seen_ns, FIRST_NS) - k->in_submit;
+    const double most = (k->seen_ns > 0 ? GROWTH * k->seen_ns : FIRST_NS) - k->in_submit;
     const double room = fmin(SUBMIT_NS - p->ns, most);
     const double unit = c->work * k->ns_per_work / (double)c->units;
     uint64_t n = left;
@@ -103,7 +103,7 @@ void pacing_took(pacing *p, double ns)
         pace *k = &p->kinds[i];
         k->expected += k->in_submit;
         k->measured += k->in_submit * ratio;
-        k->seen_ns = fmax(k->seen_ns, k->in_submit * ratio);
+        k->most_ns = fmax(k->most_ns, k->in_submit * ratio);
     }
 }
 
@@ -111,8 +111,10 @@ void pacing_learn(pacing *p)
 {
     for (uint32_t i = 0; i < p->count; i++) {
         pace *k = &p->kinds[i];
-        if (k->expected > 0)
+        if (k->expected > 0) {
             k->ns_per_work *= k->measured / k->expected;
-        k->expected = k->measured = 0;
+            k->seen_ns = k->most_ns;
+        }
+        k->expected = k->measured = k->most_ns = 0;
     }
 }

@@ -280,9 +280,10 @@ typedef struct made_up {
     uint64_t units;
 } made_up;
 
-// Submits one run of `n` commands as stream.c does. most: [1] the longest submit of several units
+// Submits one run of `n` commands as stream.c does; careful: learns from each submit.
+// most: the longest submit of several units
 static uint32_t pace_run(pacing *p, const made_up *device, const paced_command *c, uint32_t n,
-                         double *most)
+                         bool careful, double *most)
 {
     uint32_t submits = 0, i = 0;
     uint64_t at = 0;
@@ -301,11 +302,13 @@ static uint32_t pace_run(pacing *p, const made_up *device, const paced_command *
             i++;
         }
         pacing_took(p, ns);
-        pacing_learn(p);
+        if (careful)
+            pacing_learn(p);
         submits++;
         if (units > 1 && ns > *most)
             *most = ns;
     }
+    pacing_learn(p);
     return submits;
 }
 
@@ -328,8 +331,9 @@ static void test_pacing(void)
         const paced_command c[2] = { { kind, 4e10, devices[i].units, 1 },
                                      { kind, 4e10, devices[i].units, 1 } };
         for (int run = 0; run < 3; run++) {
-            const uint32_t submits = pace_run(p, &devices[i], c, 2, &most);
-            CHECK(most < 2 * SUBMIT_NS || (most < 0.5e9 && !run),
+            const uint32_t submits = pace_run(p, &devices[i], c, 2, run == 0, &most);
+            // where the first tenth deceives, the first run may be off by the growth of a step
+            CHECK(most < (run || devices[i].first_share == 1 ? 1.4 * SUBMIT_NS : 0.5e9),
                   "device %zu, run %d: a submit of %g ms", i, run, most * 1e-6);
             const double all = 2 * devices[i].unit_ns * (double)devices[i].units;
             CHECK(run < 2 || submits <= 2 + 2 * all / SUBMIT_NS, "device %zu: %u submits", i,

@@ -17,7 +17,7 @@ packages_build="ca-certificates cmake gcc git libc6-dev libcjson-dev libedit-dev
     glslang-tools spirv-tools"
 # Any flavour of libcurl does, and installing one would remove another; git has this one already.
 pkg-config --exists libcurl 2>/dev/null || packages_build="$packages_build libcurl4-gnutls-dev"
-packages_test="$packages_build clang clang-format debootstrap gcc-mingw-w64-x86-64-posix
+packages_test="$packages_build clang clang-format debootstrap gcc-mingw-w64-x86-64-posix libwebp-dev
     libclang-rt-dev llvm universal-ctags vulkan-validationlayers"
 
 say() { printf '%s\n' "== $*" >&2; }
