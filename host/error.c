@@ -14,6 +14,9 @@ kim_err kim_fail(kim_err code, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(fresh, sizeof fresh, fmt, args);
     va_end(args);
+    // what a file has for a name must not steer a terminal, or make two lines of one
+    for (char *c = fresh; *c; c++)
+        *c = (unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c;
     memcpy(text, fresh, sizeof text);
     return code;
 }

@@ -153,7 +153,7 @@ static kim_err read_string(cursor *c, gguf_string *out, uint64_t cap)
 // A name as a C string, to be freed; NULL on failure.
 static kim_err read_name(cursor *c, const char **out, uint64_t cap)
 {
-    gguf_string s;
+    gguf_string s = { 0 };
     kim_err err = read_string(c, &s, cap);
     if (err)
         return err;
@@ -208,7 +208,7 @@ static kim_err read_items(cursor *c, gguf_key *key)
 static kim_err read_key(cursor *c, gguf_key *key)
 {
     kim_err err;
-    uint32_t type;
+    uint32_t type = 0;
     TRY(read_name(c, &key->name, MAX_KEY_NAME));
     TRY(read_u32(c, &type));
     TRY(check_type(c, type));
@@ -664,7 +664,7 @@ static kim_err read_header(cursor *c, gguf *g)
 {
     kim_err err;
     char magic[4];
-    uint64_t n_tensors, n_keys;
+    uint64_t n_tensors = 0, n_keys = 0;
     if (c->size < sizeof magic || memcmp(c->data, "GGUF", sizeof magic) != 0)
         FAIL(KIM_ERR_FORMAT, "is no GGUF file: it does not begin with \"GGUF\"");
     TRY(read_bytes(c, magic, sizeof magic));

@@ -603,7 +603,7 @@ int main(int argc, char **argv)
     test_cut_dispatch(7, 5 * 64, 3, false);
     test_cut_dispatch(3, 64, 50, false);
     printf("a dispatch that is cut:\n");
-    test_cut_dispatch(4, 2048, 1, true);
+    test_cut_dispatch(4, 1280, 1, true);
     test_upload(false);
     test_upload(true);
     test_cache();

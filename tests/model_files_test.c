@@ -257,6 +257,8 @@ static const folder_case folder_cases[] = {
     { false, "config.json", NULL, NULL, KIM_ERR_FILE, "config.json: cannot open" },
     { false, "config.json", "\"gemma3\"", "\"gemma3n\"", KIM_ERR_UNSUPPORTED,
       "config.json: model_type is 'gemma3n'" },
+    { false, "config.json", "\"gemma3\"", "\"\\u001b[31m\\n\"", KIM_ERR_UNSUPPORTED,
+      "model_type is '?[31m?'" },
     { false, "config.json", "\"text_config\"", "\"txt_config\"", KIM_ERR_FORMAT,
       "text_config is missing" },
     { false, "config.json", "siglip_vision_model", "clip", KIM_ERR_UNSUPPORTED,

@@ -175,6 +175,69 @@ static void matmul_case(ops_run *run, const test_matrix *m, uint32_t columns, do
     free(want);
 }
 
+// What a product does besides, of which x holds just its columns: where the last block of a row
+// goes beyond them, a row is multiplied with the begin of the next one, and the last with nothing.
+typedef struct epilogue_case {
+    bool bias, gelu, add;
+    uint32_t columns;
+} epilogue_case;
+
+static void epilogue_case_run(ops_run *run, const test_matrix *m, const epilogue_case *p)
+{
+    ops_case c;
+    const uint32_t rows = m->l.rows, width = m->l.width, columns = p->columns;
+    const uint64_t n = (uint64_t)rows * columns;
+    case_begin(&c, run, "matmul %s, %u parts, %u columns%s%s%s", m->name, m->l.n_parts, columns,
+               p->bias ? ", bias" : "", p->gelu ? ", gelu" : "", p->add ? ", add" : "");
+    const span x = case_place_floats(&c, (uint64_t)width * columns);
+    const span bias = case_place_floats(&c, rows);
+    const span y = case_place_floats(&c, n);
+    case_commit(&c);
+    float *xs = case_data(&x), *biases = case_data(&bias), *ys = case_data(&y);
+    double *want = malloc(n * sizeof *want);
+    float *before = malloc(n * sizeof *before);
+    ops_fill_normal(xs, (uint64_t)width * columns, 1);
+    if (p->bias)
+        ops_fill_normal(biases, rows, 2);
+    if (p->add)
+        ops_fill_normal(ys, n, 10);
+    memcpy(before, ys, n * sizeof *before);
+    reference_matmul(want, xs, width, m->w, rows, width, columns);
+    MUST(op_matmul(run->st, &(matmul_params){
+                                .w = &m->l,
+                                .x = &x,
+                                .x_width = width,
+                                .y = &y,
+                                .columns = columns,
+                                .bias = p->bias ? &bias : NULL,
+                                .gelu = p->gelu,
+                                .add = p->add,
+                            }));
+    case_run(&c);
+    for (uint32_t i = 0; i < columns; i++) {
+        double sum_x = 0;
+        for (uint32_t k = 0; k < width; k++)
+            sum_x += fabs((double)xs[(uint64_t)i * width + k]);
+        for (uint32_t r = 0; r < rows; r++) {
+            const uint64_t at = (uint64_t)i * rows + r;
+            double value = want[at] + (p->bias ? (double)biases[r] : 0);
+            double tolerance = sum_tolerance(m, r, sum_x) + ldexp(2, -24) * fabs(value);
+            if (p->gelu) { // |gelu'| < 1.13
+                tolerance = 1.13 * tolerance + ldexp(8, -24) * fabs(value);
+                value = reference_gelu(value);
+            }
+            if (p->add) {
+                value += (double)before[at];
+                tolerance += ldexp(2, -24) * fabs(value);
+            }
+            case_check(&c, "y", at, ys[at], value, tolerance);
+        }
+    }
+    case_end(&c);
+    free(want);
+    free(before);
+}
+
 static void matmul_cases(ops_run *run, const matrix_params *p, const uint32_t *columns, uint32_t n,
                          double x_scale)
 {
@@ -303,8 +366,45 @@ static void parts_cases(ops_run *run)
     embed_case(run, &cases[4], 9);
 }
 
+static void epilogue_cases(ops_run *run)
+{
+    static const char *const names[] = { "F32", "F16", "BF16", "Q8_0", "Q4_K" };
+    static const epilogue_case cases[] = {
+        { .bias = true, .columns = 33 },
+        { .bias = true, .gelu = true, .columns = 33 },
+        { .bias = true, .add = true, .columns = 33 },
+        { .bias = true, .add = true, .columns = 1 },
+        { .columns = 1 },
+        { .gelu = true, .add = true, .columns = 5 },
+    };
+    for (uint32_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const weight_type *type = named(names[i]);
+        test_matrix m;
+        matrix_params p = { .types = { type, type }, .rows = { 37, 20 }, .n = 2 };
+        p.width = plain(type) ? 588 : 256; // patches of 14 x 14; 18.4 blocks
+        matrix_create(&m, run, &p);
+        for (uint32_t j = 0; j < sizeof cases / sizeof *cases; j++)
+            if (j < 3 || i < 2)
+                epilogue_case_run(run, &m, &cases[j]);
+        matrix_destroy(&m);
+    }
+    // several parts: the bias goes along
+    test_matrix m;
+    matrix_params p = { .types = { named("Q8_0") }, .rows = { 150 }, .n = 1, .width = 128 };
+    p.block_limit = 3 * 4608;
+    matrix_create(&m, run, &p);
+    epilogue_case_run(run, &m, &cases[2]);
+    matrix_destroy(&m);
+    // a feed-forward of the published size: 134.5 blocks
+    p = (matrix_params){ .types = { named("F16") }, .rows = { 33 }, .n = 1, .width = 4304 };
+    matrix_create(&m, run, &p);
+    epilogue_case_run(run, &m, &cases[2]);
+    matrix_destroy(&m);
+}
+
 void cases_weights(ops_run *run)
 {
+    epilogue_cases(run);
     for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
         type_cases(run, &weight_types[i]);
     parts_cases(run);

@@ -83,10 +83,36 @@ typedef struct options {
     bool fail_on_spill, all;
 } options;
 
+#define ENCODER_PRODUCTS 4
+
+// The products of an encoder's layers: q, k and v; the output; up; down, whose rows of 4304 end
+// inside a block where the type lets them.
+static void list_products(const linear *w, matmul_params *to)
+{
+    static const span bias;
+    const matmul_params p = { .w = w, .x_width = w->width, .columns = 4096, .bias = &bias };
+    for (uint32_t i = 0; i < ENCODER_PRODUCTS; i++)
+        to[i] = p;
+    to[1].add = true;
+    to[2].gelu = true;
+    to[3].add = true;
+    to[3].x_width = w->width - w->parts->type->block / 2;
+}
+
 // The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of
-// everything.
+// everything; the encoder's with weights of every type that its files have.
 static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
+    static const uint32_t types[] = { 0, 1, 30, 8 }; // F32, F16, BF16, Q8_0
+    enum { TYPES = sizeof types / sizeof *types };
+    linear_part parts[TYPES];
+    linear matrices[TYPES];
+    matmul_params products[TYPES * ENCODER_PRODUCTS];
+    for (uint32_t i = 0; i < TYPES; i++) {
+        parts[i] = (linear_part){ .type = weight_type_find(types[i]), .rows = 16, .blocks = 1 };
+        matrices[i] = (linear){ .width = 32, .rows = 16, .parts = &parts[i], .n_parts = 1 };
+        list_products(&matrices[i], &products[i * ENCODER_PRODUCTS]);
+    }
     static const head_shape shapes[] = {
         { 4, 1, 256 }, { 8, 4, 256 }, { 16, 8, 256 }, { 32, 16, 128 }, { 8, 1, 64 }, { 6, 2, 96 },
     };
@@ -101,6 +127,9 @@ static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count
         .keys = keys_seen,
         .n_keys = sizeof keys_seen / sizeof *keys_seen,
         .rows = 512,
+        .products = products,
+        .n_products = TYPES * ENCODER_PRODUCTS,
+        .full_head = 72,
     };
     return ops_list_pipelines(gpu, &needs, keys, count);
 }
