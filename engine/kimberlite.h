@@ -164,7 +164,8 @@ KIM_API const uint8_t *kim_image_get_rgb(const kim_image *image, uint32_t tile);
 // for this model is, without crops. Tiles whose pixels were encoded before, in whatever picture,
 // cost nothing while the model remembers them.
 //
-// progress: called with tiles done and tiles there are; false: KIM_ERR_CANCELLED. NULL: not called
+// progress: called with the layers done and the layers there are, of all tiles; false:
+//           KIM_ERR_CANCELLED. NULL: not called
 KIM_API kim_err kim_images_encode(kim_model *model, kim_image *const *images, uint32_t count,
                                   bool (*progress)(void *user, uint64_t done, uint64_t total),
                                   void *user);

@@ -363,11 +363,42 @@ error:
     return err;
 }
 
-// Cuts off the next submit. at: the first unit that is not in one yet; `count` is not used
+// The next piece of the submit that is being made up; of none: the submit ends here.
+// at:   the first unit that is in no submit yet; its count is not used
+// full: the submit has ended within a command
+static piece next_piece(const stream *st, piece *at, bool *full)
+{
+    piece p = { .command = at->command, .first = at->first };
+    if (*full || at->command == st->n_commands)
+        return p;
+    const paced_command *c = &st->commands[at->command].paced;
+    const uint64_t left = c->units - at->first;
+    p.count = pacing_fit(st->gpu->pacing, c, left);
+    at->first += p.count;
+    *full = p.count < left;
+    if (!*full)
+        *at = (piece){ .command = at->command + 1 };
+    return p;
+}
+
+// Into how many submits the list would be cut by what is known now.
+static uint32_t count_submits(const stream *st)
+{
+    uint32_t n = 0;
+    for (piece at = { 0 }; at.command < st->n_commands; n++) {
+        bool full = false;
+        pacing_begin(st->gpu->pacing);
+        while (next_piece(st, &at, &full).count)
+            ;
+    }
+    return n;
+}
+
+// Cuts off the next submit; at: as above.
 static kim_err cut_submit(stream *st, piece *at)
 {
     kim_err err = KIM_OK;
-    bool whole = true;
+    bool full = false;
     if (st->n_submits == st->submit_room) {
         const uint32_t room = 2 * st->submit_room + 16;
         uint32_t *ends = realloc(st->ends, room * sizeof *ends);
@@ -376,7 +407,7 @@ static kim_err cut_submit(stream *st, piece *at)
         st->submit_room = room;
     }
     pacing_begin(st->gpu->pacing);
-    while (whole && at->command < st->n_commands) {
+    for (piece p; (p = next_piece(st, at, &full)).count;) {
         if (st->n_pieces == st->piece_room) {
             const uint32_t room = 2 * st->piece_room + 256;
             piece *pieces = realloc(st->pieces, room * sizeof *pieces);
@@ -384,14 +415,7 @@ static kim_err cut_submit(stream *st, piece *at)
             st->pieces = pieces;
             st->piece_room = room;
         }
-        const paced_command *c = &st->commands[at->command].paced;
-        const uint64_t left = c->units - at->first, n = pacing_fit(st->gpu->pacing, c, left);
-        if (!n)
-            break;
-        st->pieces[st->n_pieces++] = (piece){ at->command, at->first, n };
-        whole = n == left;
-        *at = whole ? (piece){ .command = at->command + 1 }
-                    : (piece){ .command = at->command, .first = at->first + n };
+        st->pieces[st->n_pieces++] = p;
     }
     st->ends[st->n_submits++] = st->n_pieces;
 error:
@@ -502,7 +526,7 @@ error:
 static double now_ns(void)
 {
     struct timespec now;
-    timespec_get(&now, TIME_UTC);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
@@ -561,8 +585,7 @@ error:
 }
 
 // Learns from the last run how long its commands take, and has them cut anew where a submit was too
-// long, or where there were many more than needed: of two that follow each other in a list, the
-// times add up to more than SUBMIT_NS.
+// long, or where fewer would do.
 static void learn(stream *st)
 {
     uint64_t before = 0;
@@ -580,8 +603,7 @@ static void learn(stream *st)
             too_long = true;
     }
     pacing_learn(st->gpu->pacing);
-    const double half = 0.5 * SUBMIT_NS * (st->n_submits - 1);
-    if (too_long || st->stats.last_seconds * 1e9 < 0.8 * half)
+    if (too_long || (st->n_submits > 1 && count_submits(st) < 0.75 * st->n_submits))
         st->encoded = false;
 }
 

@@ -109,12 +109,12 @@ static void check_query(ops_case *c, const full_case *p, const float *qkv, const
 {
     const uint32_t width = p->heads * p->head;
     const float *first = qkv + (uint64_t)(row - row % p->rows) * 3 * width; // of its image
+    const reference_full shape = { 3 * width, p->rows, p->head, 1 / sqrt(p->head) };
     double want[256], spread;
     for (uint32_t h = 0; h < p->heads; h++) {
         const uint32_t at = h * p->head;
-        reference_attention_full(qkv + (uint64_t)row * 3 * width + at, first + width + at,
-                                 first + 2ull * width + at, 3 * width, p->rows, p->head,
-                                 1 / sqrt(p->head), want, &spread);
+        reference_attention_full(&shape, qkv + (uint64_t)row * 3 * width + at, first + width + at,
+                                 first + 2ull * width + at, want, &spread);
         // as in ops_cases_attention.c: a score's error scales its key's weight, and |v| is below 6,
         // but errors of many keys are not of one sign
         const double tolerance = 2 * fmin(1, ldexp(4, -24) * spread) + ldexp(16, -24);

@@ -155,7 +155,7 @@ static void score_case(ops_run *run, uint32_t rows, uint32_t vocab, uint32_t fir
     fill_logits(x, (uint64_t)rows * vocab, vocab, kind);
     uint32_t *words = case_data(&control);
     for (uint32_t i = 0; i < tokens; i++)
-        words[CONTROL_ROW(i, CONTROL_ROW_TOKEN)] = i + 1 == tokens   ? vocab - 1
+        words[CONTROL_ROW(i, CONTROL_ROW_TOKEN)] = i + 1 == tokens  ? vocab - 1
                                                    : i == first + 2 ? CONTROL_SOFT
                                                                     : ops_random() % vocab;
     MUST(

@@ -104,30 +104,30 @@ void reference_layer_norm(double *y, const float *x, const float *w, const float
         y[i] = ((double)x[i] - mean) / sqrt(variance + eps) * (double)w[i] + (double)b[i];
 }
 
-void reference_attention_full(const float *q, const float *k, const float *v, uint32_t stride,
-                              uint32_t rows, uint32_t head, double scale, double *y, double *spread)
+void reference_attention_full(const reference_full *p, const float *q, const float *k,
+                              const float *v, double *y, double *spread)
 {
-    double *scores = calloc(rows, sizeof *scores), best = -INFINITY, sum = 0;
+    double *scores = calloc(p->rows, sizeof *scores), best = -INFINITY, sum = 0;
     *spread = 0;
-    for (uint32_t j = 0; j < rows; j++) {
+    for (uint32_t j = 0; j < p->rows; j++) {
         double size = 0;
-        for (uint32_t d = 0; d < head; d++) {
-            const double product = scale * (double)q[d] * (double)k[(uint64_t)j * stride + d];
+        for (uint32_t d = 0; d < p->head; d++) {
+            const double product = p->scale * (double)q[d] * (double)k[(uint64_t)j * p->stride + d];
             scores[j] += product;
             size += fabs(product);
         }
         *spread = fmax(*spread, size);
         best = fmax(best, scores[j]);
     }
-    for (uint32_t d = 0; d < head; d++)
+    for (uint32_t d = 0; d < p->head; d++)
         y[d] = 0;
-    for (uint32_t j = 0; j < rows; j++) {
+    for (uint32_t j = 0; j < p->rows; j++) {
         const double weight = exp(scores[j] - best);
         sum += weight;
-        for (uint32_t d = 0; d < head; d++)
-            y[d] += weight * (double)v[(uint64_t)j * stride + d];
+        for (uint32_t d = 0; d < p->head; d++)
+            y[d] += weight * (double)v[(uint64_t)j * p->stride + d];
     }
-    for (uint32_t d = 0; d < head; d++)
+    for (uint32_t d = 0; d < p->head; d++)
         y[d] /= sum;
     free(scores);
 }

@@ -45,9 +45,12 @@ void reference_layer_norm(double *y, const float *x, const float *w, const float
 // One query: y = sum over j < rows of softmax_j(scale * q . k[j]) * v[j]
 //
 // q: [head]   k, v: rows of `stride` floats   y: [head]   spread: as above, of the scaled scores
-void reference_attention_full(const float *q, const float *k, const float *v, uint32_t stride,
-                              uint32_t rows, uint32_t head, double scale, double *y,
-                              double *spread);
+typedef struct reference_full {
+    uint32_t stride, rows, head;
+    double scale;
+} reference_full;
+void reference_attention_full(const reference_full *p, const float *q, const float *k,
+                              const float *v, double *y, double *spread);
 
 // log(sum(exp(x)))
 double reference_log_sum(const float *x, uint32_t n);

@@ -48,7 +48,9 @@ PHRASINGS = {
         "What shape (has the|is of|does the) {c} (thing|object|one) (|have)?",
         "(Look at|Find) the {c} (thing|object). (What|Which) shape is it?", "What is {c}?",
         "(Which|What) of the (things|objects) is {c}?", "Which one is {c}?",
-        "Do you see (which|what) shape is {c}?"],
+        "Do you see (which|what) shape is {c}?", "Look at the shapes. Which one is {c}?",
+        "Look at (all|) the (shapes|things). What is the {c} one?",
+        "In the {pic}, (which|what) (shape|one of the things) is {c}?"],
         ["Which of the shapes is {c}?", "Tell me what the {c} thing is.",
          "Which kind of shape is the {c} one?", "Can you say what shape the {c} object has?"]),
     "size": ([
@@ -227,7 +229,7 @@ RELATIONS = {"left": ["left of", "to the left of", "on the left of", "further le
              "below": ["below", "under", "lower than"]}
 
 # how often a question of a kind is asked, about one picture and about two
-WEIGHTS_ONE = dict(colour=8, is_colour=4, shape=10, size=5, where=9, at=8, rel=11, relw=8, count=16,
+WEIGHTS_ONE = dict(colour=8, is_colour=4, shape=10, size=5, where=9, at=8, rel=14, relw=9, count=16,
                    exist=8, char=6, charc=4, desc=5, several=3, outside=4)
 WEIGHTS_TWO = dict(more=12, same=9, which=9, both=6, colour=4, count=6, where=2, char=2, exist=2)
 GROUPS = dict(colour="colour", is_colour="colour or not", shape="shape", where="position", at="position",
@@ -465,7 +467,8 @@ class Asker:
         if not thing or name.split()[0] in COLOURS:
             return None
         asked = thing.colour if self.rnd.random() < .5 else self.rnd.randrange(len(COLOURS))
-        answer = f"The {name} is {COLOURS[thing.colour]}, so {self._yes(asked == thing.colour)}."
+        answer = (f"{self._yes(asked == thing.colour).capitalize()}, "
+                  f"the {name} is {COLOURS[thing.colour]}.")
         self.it = thing, name
         return "is_colour", self._phrase("is_colour", n=self._asked(name), c=COLOURS[asked]), answer
 
@@ -548,7 +551,8 @@ class Asker:
             return None
         true = across < 0 if side in ("left", "above") else across > 0
         question = self._phrase("rel", a=self._asked(name_a), b=self._asked(name_b), r=relation)
-        return "rel", question, f"{self._say_relation(*pair)} So {self._yes(true)}."
+        return "rel", question, (f"{self._say_relation(*pair)} Is it {side}? "
+                                 f"{self._yes(true).capitalize()}.")
 
     def _relw(self, things):
         pair = self._pair(things)

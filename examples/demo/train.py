@@ -20,7 +20,7 @@ import model as m
 import train_text
 import train_vision
 
-VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 2400, 2000, 2400
+VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 2400, 2000, 5000
 
 
 def run_stage(folder, name):
@@ -50,7 +50,7 @@ def main():
     options = parser.parse_args()
     os.makedirs(options.run, exist_ok=True)
     if options.stage:
-        torch.set_num_threads(2 if options.stage == "joint" else 1)
+        torch.set_num_threads(1)  # each stage is a process of its own
         run_stage(options.run, options.stage)
         return
     start(options.run, "vision", "text")

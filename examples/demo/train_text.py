@@ -34,8 +34,22 @@ def made_up_soft_tokens(seen, codes, generator):
 def seen_soft_tokens(vision, seen, rng):
     """What the vision part makes of scenes that are drawn now."""
     pictures = np.stack([scenes.look(scenes.draw_scene(rng, s), rng) for s in seen])
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return vision(torch.from_numpy(pictures)).flatten(0, 1).float()
+
+
+class Steps(torch.utils.data.Dataset):
+    """What each step is trained on: a batch and its soft tokens, the same whenever it is drawn."""
+
+    def __init__(self, tokenizer, stream, steps, soft_of):
+        self.tokenizer, self.stream, self.steps, self.soft_of = tokenizer, stream, steps, soft_of
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, step):
+        batch, rng = conversations.training_batch(self.tokenizer, [self.stream, step], ROWS)
+        return batch, self.soft_of(batch, rng)
 
 
 def answer_logits(text, batch, soft):
@@ -102,14 +116,15 @@ def train(folder, name, steps, rate, start=None, vision=None, compiled=True):
         generator = torch.Generator().manual_seed(int(rng.integers(2 ** 62)))
         return made_up_soft_tokens(batch.scenes, codes, generator)
 
-    weighty = torch.tensor([tokenizer.ids[w] for w in ("\u2581yes", "\u2581no", "Yes", "No")])
-    stream = 3 if vision else 2
-    mean, unseen = float("nan"), None
-    while stage.step < steps:
+    weighty = torch.tensor([tokenizer.ids[space + word] for space in ("", "\u2581")
+                            for word in ("Yes", "No", "yes", "no")])
+    data = Steps(tokenizer, 3 if vision else 2, steps, soft_of)
+    mean, unseen = float("nan"), scored_batches(tokenizer, 150, soft_of)
+    # drawn and seen by a process of its own, somewhat ahead
+    for batch, soft in torch.utils.data.DataLoader(data, batch_size=None, num_workers=1,
+                                                   sampler=range(stage.step, steps)):
         with torch.autocast("cpu", torch.bfloat16):
-            unseen = unseen or scored_batches(tokenizer, 150, soft_of)
-            batch, rng = conversations.training_batch(tokenizer, [stream, stage.step], ROWS)
-            logits, labels = answer_logits(text, batch, soft_of(batch, rng))
+            logits, labels = answer_logits(text, batch, soft)
         loss = answer_loss(logits, labels, weighty)
         loss.backward()
         stage.update()

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static struct {
-    int n_prompt, n_gen, depth, sessions, repeats;
+    int n_prompt, n_gen, n_images, depth, sessions, repeats;
     char *format;
 } options = { .n_prompt = 512, .n_gen = 128, .sessions = 1, .repeats = 5 };
 
@@ -18,6 +18,8 @@ static struct poptOption table[] = {
       "tokens of the prompt (512; 0: no such test)", "N" },
     { "gen", 'n', POPT_ARG_INT, &options.n_gen, 0,
       "tokens decoded one by one (128; 0: no such test)", "N" },
+    { "images", 'i', POPT_ARG_INT, &options.n_images, 0,
+      "pictures encoded at once, where the model sees (0: no such test)", "N" },
     { "depth", 'd', POPT_ARG_INT, &options.depth, 0, "tokens that are there before (0)", "N" },
     { "sessions", 'b', POPT_ARG_INT, &options.sessions, 0, "sessions decoded together (1)", "N" },
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
@@ -30,14 +32,16 @@ static struct poptOption table[] = {
 
 typedef enum output_format { OUTPUT_MD, OUTPUT_CSV, OUTPUT_JSON } output_format;
 
-// One test: n_prompt tokens in batches, or n_gen one by one, after `depth` others.
+// One test: n_prompt tokens in batches, or n_gen one by one, after `depth` others; or the soft
+// tokens of n_images pictures.
 typedef struct row {
     char test[64];
-    uint32_t n_prompt, n_gen;
+    uint32_t n_prompt, n_gen, n_images;
     double *samples; // [repeats] tokens a second
     double mean, deviation;
     double dispatches_per_step, submits_per_step;
     double bandwidth_gbs; // the weights, once a step
+    double gflops;        // of the encoder's products, on the device; the last repeat's
 } row;
 
 typedef struct bench {
@@ -45,8 +49,8 @@ typedef struct bench {
     const kim_model_info *info;
     int32_t *tokens; // [depth + the longest test]: <bos>, then random
     uint32_t batch;
-    uint64_t weights; // bytes
-    row rows[2];
+    uint64_t weights, vision_weights; // bytes
+    row rows[3];
     uint32_t n_rows;
 } bench;
 
@@ -66,8 +70,15 @@ static void make_tokens(bench *b, uint32_t count)
     b->tokens[0] = b->info->bos;
 }
 
+static uint32_t row_tokens(const bench *b, const row *r)
+{
+    return r->n_images ? r->n_images * b->info->image_tokens : r->n_prompt + r->n_gen;
+}
+
 static uint32_t row_steps(const bench *b, const row *r)
 {
+    if (r->n_images)
+        return 1;
     return r->n_gen ? r->n_gen : (r->n_prompt + b->batch - 1) / b->batch;
 }
 
@@ -77,6 +88,44 @@ static kim_err prepare(const bench *b)
     kim_err err = kim_session_cut(b->o.session, 0);
     if (!err && options.depth)
         err = kim_session_append(b->o.session, b->tokens, (uint32_t)options.depth);
+    return err;
+}
+
+// Noise that was not seen before.
+static kim_err make_picture(kim_image **out, uint32_t size)
+{
+    static uint32_t state = 88172645u;
+    const size_t bytes = (size_t)size * size * 3;
+    uint8_t *pixels = checked(malloc(bytes));
+    for (size_t i = 0; i < bytes; i++) {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        pixels[i] = (uint8_t)(state >> 24);
+    }
+    kim_err err = kim_image_from_pixels(out, pixels, size, size, 3, 0);
+    free(pixels);
+    return err;
+}
+
+// seconds: of the encoding alone
+static kim_err run_images(const bench *b, row *r, double *seconds)
+{
+    kim_vision_stats before, after;
+    kim_image **images = checked(calloc(r->n_images, sizeof(kim_image *)));
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; !err && i < r->n_images; i++)
+        err = make_picture(&images[i], b->info->image_size);
+    kim_model_get_vision_stats(b->o.model, &before);
+    const double start = now_seconds();
+    if (!err)
+        err = kim_images_encode(b->o.model, images, r->n_images, NULL, NULL);
+    *seconds = now_seconds() - start;
+    kim_model_get_vision_stats(b->o.model, &after);
+    r->gflops = (after.operations - before.operations) / (after.seconds - before.seconds) * 1e-9;
+    for (uint32_t i = 0; i < r->n_images; i++)
+        kim_image_destroy(&images[i]);
+    free(images);
     return err;
 }
 
@@ -103,26 +152,31 @@ static void summarise(const bench *b, row *r)
     for (uint32_t i = 0; i < n; i++)
         squares += (r->samples[i] - r->mean) * (r->samples[i] - r->mean);
     r->deviation = n > 1 ? sqrt(squares / (n - 1)) : 0;
-    double steps_a_second = r->mean * row_steps(b, r) / (r->n_prompt + r->n_gen);
-    r->bandwidth_gbs = (double)b->weights * steps_a_second * 1e-9;
+    double steps_a_second = r->mean * row_steps(b, r) / row_tokens(b, r);
+    r->bandwidth_gbs =
+        (double)(r->n_images ? b->vision_weights : b->weights) * steps_a_second * 1e-9;
 }
 
 static kim_err measure(const bench *b, row *r)
 {
-    uint32_t tokens = r->n_prompt + r->n_gen, steps = row_steps(b, r);
-    int length = snprintf(r->test, sizeof r->test, "%s%u", r->n_gen ? "tg" : "pp", tokens);
-    if (options.depth)
+    uint32_t tokens = row_tokens(b, r), steps = row_steps(b, r);
+    int length =
+        r->n_images
+            ? snprintf(r->test, sizeof r->test, "img%u x %u", b->info->image_size, r->n_images)
+            : snprintf(r->test, sizeof r->test, "%s%u", r->n_gen ? "tg" : "pp", tokens);
+    if (options.depth && !r->n_images)
         snprintf(r->test + length, sizeof r->test - (size_t)length, " @ d%d", options.depth);
     r->samples = checked(calloc((size_t)options.repeats, sizeof *r->samples));
     for (int i = -1; i < options.repeats; i++) { // the first warms up and is not counted
         kim_session_stats before, after;
-        kim_err err = prepare(b);
+        kim_err err = r->n_images ? KIM_OK : prepare(b);
         if (err)
             return err;
         kim_session_get_stats(b->o.session, &before);
-        double start = now_seconds();
-        err = run(b, r);
-        double seconds = now_seconds() - start;
+        double start = now_seconds(), seconds = 0;
+        err = r->n_images ? run_images(b, r, &seconds) : run(b, r);
+        if (!r->n_images)
+            seconds = now_seconds() - start;
         if (err)
             return err;
         kim_session_get_stats(b->o.session, &after);
@@ -166,6 +220,7 @@ static int print_rows_json(const bench *b)
         cJSON_AddStringToObject(object, "test", r->test);
         cJSON_AddNumberToObject(object, "n_prompt", r->n_prompt);
         cJSON_AddNumberToObject(object, "n_gen", r->n_gen);
+        cJSON_AddNumberToObject(object, "n_images", r->n_images);
         cJSON_AddNumberToObject(object, "n_depth", options.depth);
         cJSON_AddNumberToObject(object, "avg_ts", r->mean);
         cJSON_AddNumberToObject(object, "stddev_ts", r->deviation);
@@ -174,6 +229,8 @@ static int print_rows_json(const bench *b)
         cJSON_AddNumberToObject(object, "dispatches_per_step", r->dispatches_per_step);
         cJSON_AddNumberToObject(object, "submits_per_step", r->submits_per_step);
         cJSON_AddNumberToObject(object, "bandwidth_gbs", r->bandwidth_gbs);
+        if (r->n_images)
+            cJSON_AddNumberToObject(object, "gflops", r->gflops);
         cJSON_AddStringToObject(object, "model", model_text(b));
         cJSON_AddNumberToObject(object, "model_parameters", (double)b->info->parameters);
         cJSON_AddNumberToObject(object, "model_bytes", (double)b->weights);
@@ -236,6 +293,10 @@ static void print_rows_md(const bench *b)
                format_bytes(b->weights, bytes), r->test, speed, r->bandwidth_gbs,
                r->dispatches_per_step, r->submits_per_step);
     }
+    for (uint32_t i = 0; i < b->n_rows; i++)
+        if (b->rows[i].n_images)
+            printf("\n%s: tokens are soft tokens; the encoder's products at %.1f GFLOP/s\n",
+                   b->rows[i].test, b->rows[i].gflops);
     printf("\n%s, %s\n%s\n", device->name, device->driver, build_text(build));
 }
 
@@ -263,11 +324,12 @@ static int check_options(output_format *format)
                           options.sessions);
     if (!option_in_range("-p", options.n_prompt, 0, 1 << 24) ||
         !option_in_range("-n", options.n_gen, 0, 1 << 24) ||
+        !option_in_range("-i", options.n_images, 0, 1 << 12) ||
         !option_in_range("-d", options.depth, 0, 1 << 24) ||
         !option_in_range("-r", options.repeats, 1, 10000))
         return STATUS_USAGE;
-    if (!options.n_prompt && !options.n_gen)
-        return fail_usage("-p and -n are both 0: there is nothing to measure");
+    if (!options.n_prompt && !options.n_gen && !options.n_images)
+        return fail_usage("-p, -n and -i are all 0: there is nothing to measure");
     for (int i = OUTPUT_MD; i <= OUTPUT_JSON; i++) {
         *format = (output_format)i;
         if (strcmp(options.format ? options.format : "md", formats[i]) == 0)
@@ -281,7 +343,7 @@ static int open_bench(bench *b)
     uint32_t longest = (uint32_t)options.n_prompt > (uint32_t)options.n_gen
                            ? (uint32_t)options.n_prompt
                            : (uint32_t)options.n_gen;
-    uint32_t positions = (uint32_t)options.depth + longest;
+    uint32_t positions = (uint32_t)options.depth + (longest ? longest : 1);
     int status = open_gpu(&b->o);
     if (status == STATUS_OK)
         status = open_model(&b->o);
@@ -297,10 +359,16 @@ static int open_bench(bench *b)
     b->info = kim_model_get_info(b->o.model);
     b->batch = given.batch ? (uint32_t)given.batch : 512;
     b->weights = plan.weights;
+    b->vision_weights = plan.vision_weights;
+    if (options.n_images && !b->info->vision)
+        return fail("this model cannot see pictures; give the mmproj file that was published with "
+                    "it, with --mmproj");
     if (options.n_prompt)
         b->rows[b->n_rows++].n_prompt = (uint32_t)options.n_prompt;
     if (options.n_gen)
         b->rows[b->n_rows++].n_gen = (uint32_t)options.n_gen;
+    if (options.n_images)
+        b->rows[b->n_rows++].n_images = (uint32_t)options.n_images;
     make_tokens(b, positions);
     return STATUS_OK;
 }
@@ -313,8 +381,9 @@ static int bench_model(int argc, const char **argv)
             .command = "kim bench model",
             .synopsis = "-m MODEL [OPTION...]",
             .purpose =
-                "Measures how fast a prompt is read (pp) and how fast tokens are decoded (tg),\n"
-                "as mean and standard deviation of the repeats.",
+                "Measures how fast a prompt is read (pp), how fast tokens are decoded (tg), and\n"
+                "how fast pictures are encoded (img), as mean and standard deviation of the\n"
+                "repeats.",
             .notes = "GB/s counts the weights once a step: a batch of the prompt, or one token.\n",
             .options = table,
         },
