@@ -50,7 +50,9 @@ PHRASINGS = {
         "(Which|What) of the (things|objects) is {c}?", "Which one is {c}?",
         "Do you see (which|what) shape is {c}?", "Look at the shapes. Which one is {c}?",
         "Look at (all|) the (shapes|things). What is the {c} one?",
-        "In the {pic}, (which|what) (shape|one of the things) is {c}?"],
+        "In the {pic}, (which|what) (shape|one of the things) is {c}?",
+        "What is the name of the {c} one of the shapes?", "One of the shapes is {c}. Which one?",
+        "Name the one of the shapes that is {c}."],
         ["Which of the shapes is {c}?", "Tell me what the {c} thing is.",
          "Which kind of shape is the {c} one?", "Can you say what shape the {c} object has?"]),
     "size": ([
@@ -91,7 +93,8 @@ PHRASINGS = {
         "Can you see the {a} {r} the {b}?", "Does the {pic} show the {a} {r} the {b}?",
         "I (want|would like) to know (if|whether) the {a} is {r} the {b}.",
         "Is the {a} (placed|drawn|shown) {r} the {b}?",
-        "Can you see (if|whether) the {a} is {r} the {b}?"],
+        "Can you see (if|whether) the {a} is {r} the {b}?",
+        "In this {pic}, do you see the {a} {r} the {b}?"],
         ["In the picture, is the {a} {r} the {b}?", "Can you tell me if the {a} is {r} the {b}?",
          "Can you say whether the {a} is {r} the {b}?"]),
     "relw": ([
@@ -100,7 +103,8 @@ PHRASINGS = {
         "How is the {a} placed (compared with|relative to) the {b}?",
         "In (which|what) direction from the {b} is the {a}?",
         "(Tell me|Say) where the {a} is (compared with|relative to) the {b}.",
-        "Where do you see the {a} (compared with|relative to) the {b}?"],
+        "Where do you see the {a} (compared with|relative to) the {b}?",
+        "Looking from the {b}, where (is|do you see) the {a}?"],
         ["Compared with the {b}, where is the {a}?",
          "Can you tell me where the {a} is compared with the {b}?"]),
     "count": ([
@@ -130,7 +134,7 @@ PHRASINGS = {
         "What does the {k} say?", "Can you (say|tell me) (which|what) {k} it is?", "What's the {k}?",
         "I (want|would like) to know (which|what) {k} it is.", "Which one is the {k}?",
         "(Which|What) {k} does the {pic} show?",
-        "Can you say which {k} is shown?"],
+        "Can you say which {k} is shown?", "(Which|What) {k} can I find?"],
         ["Can you read the {k}?", "Tell me which {k} is shown.", "Please read the {k} to me.",
          "What {k} can you find in the picture?"]),
     "charc": ([

@@ -26,12 +26,15 @@ TARGETS = {"colour": 97, "shape": 97, "position": 90, "count": 90, "character": 
            "two pictures": 85, "not there": 90}
 
 
-def ask_group(ask, group):
+def ask_group(asker, ask, group):
     """A question of a group, or None where the scene has none."""
+    it = asker.it  # what the last question that is really asked was about
     for _ in range(300):
+        asker.it = it
         turn = ask()
         if questions.GROUPS[turn[0]] == group:
             return turn
+    asker.it = it
     return None
 
 
@@ -45,18 +48,19 @@ def make_talks(n_scenes):
         scene = conversations.random_scene(rng)
         turns = []
         for group in sorted(GROUPS_ONE, key=lambda g: groups[g]):  # the rarest so far first
-            turn = len(turns) < 3 and ask_group(lambda: asker.ask(scene.things), group)
+            turn = len(turns) < 3 and ask_group(
+                asker, lambda: asker.ask(scene.things), group)
             if turn:
                 turns.append(turn)
                 groups[group] += 1
-        asker.rnd.shuffle(turns)
         talks.append(([scene], turns))
     for i in range((n_scenes - n_single) // 2):
         rng = np.random.default_rng([SEED, n_single + i])
         asker = questions.Asker(random.Random(int(rng.integers(2 ** 62))), scored=True)
         pair = [conversations.random_scene(rng, True) for _ in range(2)]
         first, second = (scene.things for scene in pair)
-        turns = [ask_group(lambda: asker.ask_two(first, second), "two pictures") for _ in range(2)]
+        turns = [ask_group(asker, lambda: asker.ask_two(first, second), "two pictures")
+                 for _ in range(2)]
         talks.append((pair, [turn for turn in turns if turn]))
     return talks
 
