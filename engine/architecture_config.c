@@ -72,6 +72,11 @@ static kim_err read_rope(architecture *a, const json_place *c)
     TRY(json_get_object(c, "rope_parameters", &both)); // transformers 5
     TRY(json_get_object(&both, "full_attention", &global));
     TRY(json_get_object(&both, "sliding_attention", &local));
+    if (both.value && !global.value && !local.value)
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s: %s has neither full_attention nor sliding_attention; both kinds of layers are "
+             "expected to have their own",
+             both.path, both.name);
     TRY(json_get_object(c, "rope_scaling", &scaling)); // transformers 4, with what follows
     TRY(read_positive(c, "rope_theta", &a->base_global, 1e6f));
     TRY(read_positive(c, "rope_local_base_freq", &a->base_local, 1e4f));

@@ -93,7 +93,7 @@ static soft_tile *cache_find(image_cache *c, const uint8_t *pixels, size_t bytes
             found = soft_tile_share(c->tiles[i]);
             memmove(&c->tiles[i], &c->tiles[i + 1], (c->count - i - 1) * sizeof *c->tiles);
             c->tiles[c->count - 1] = found;
-            c->stats.remembered++;
+            c->remembered++;
         }
     pthread_mutex_unlock(&c->lock);
     return found;
@@ -128,22 +128,22 @@ static void cache_add(image_cache *c, soft_tile *t)
     pthread_mutex_unlock(&c->lock);
 }
 
-static void cache_count(image_cache *c, encoder *e, uint32_t encoded)
+static void cache_count(image_cache *c, uint32_t encoded)
 {
-    double seconds, operations;
-    encoder_get_speed(e, &seconds, &operations);
     pthread_mutex_lock(&c->lock);
-    c->stats.tiles += encoded;
-    c->stats.seconds += seconds;
-    c->stats.operations += operations;
+    c->encoded += encoded;
     pthread_mutex_unlock(&c->lock);
 }
 
 void kim_model_get_vision_stats(const kim_model *model, kim_vision_stats *out)
 {
     image_cache *c = &((kim_model *)model)->images;
+    *out = (kim_vision_stats){ 0 };
+    if (model->vision)
+        encoder_get_speed(model->vision, &out->seconds, &out->operations);
     pthread_mutex_lock(&c->lock);
-    *out = c->stats;
+    out->tiles = c->encoded;
+    out->remembered = c->remembered;
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -238,12 +238,13 @@ void kim_image_get_info(const kim_image *image, kim_image_info *out)
 
 static kim_err check_vision(const kim_model *model)
 {
-    return model->vision
-               ? KIM_OK
-               : kim_fail(KIM_ERR_UNSUPPORTED,
-                          "%s: holds no vision encoder, so it cannot see pictures; open it with "
-                          "the mmproj-*.gguf that was published with it",
-                          tensors_path(model->files.text));
+    if (model->vision)
+        return KIM_OK;
+    return kim_fail(KIM_ERR_UNSUPPORTED, "%s: holds no vision encoder, so it cannot see pictures%s",
+                    tensors_path(model->files.text),
+                    model->files.text_file
+                        ? "; open it with the mmproj-*.gguf that was published with it"
+                        : ": its config.json has no vision_config");
 }
 
 kim_err kim_image_prepare(kim_image *image, kim_model *model, const kim_pan_and_scan *crops)
@@ -346,7 +347,7 @@ static kim_err encode_fresh(kim_model *m, const tile_list *fresh,
         memcpy(fresh->tiles[i]->rows, soft + i * values, values * sizeof *soft);
         cache_add(&m->images, fresh->tiles[i]);
     }
-    cache_count(&m->images, m->vision, fresh->count);
+    cache_count(&m->images, fresh->count);
 error:
     free(rgb);
     free(soft);
@@ -398,6 +399,8 @@ kim_err kim_images_encode(kim_model *model, kim_image *const *images, uint32_t c
     if (!model->gpu)
         FAIL(KIM_ERR_ARGUMENT, "kim_images_encode: the model was opened without a gpu");
     while (begun < count) {
+        if (!images[begun])
+            FAIL(KIM_ERR_ARGUMENT, "kim_images_encode: picture %u is NULL", begun + 1);
         begun++;
         TRY(begin_image(model, images[begun - 1], &fresh));
     }

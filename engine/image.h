@@ -36,7 +36,7 @@ typedef struct image_cache {
     soft_tile **tiles;
     uint32_t count, room;
     size_t bytes;
-    kim_vision_stats stats;
+    uint64_t encoded, remembered; // tiles so far
 } image_cache;
 
 void image_cache_init(image_cache *c);

@@ -2,8 +2,8 @@
 // Kimberlite: Gemma 3 on any GPU with a Vulkan driver. This header is the manual.
 //
 // General rules, said once:
-// - A function that can fail returns kim_err; 0 is success. On failure nothing was changed, the
-//   `out` pointer is left NULL, and kim_error_text() has the sentence.
+// - A function that can fail returns kim_err; 0 is success. On failure nothing was changed unless
+//   it says so, the `out` pointer is left NULL, and kim_error_text() has the sentence.
 // - Params structs: zero-initialised is the default. NULL for a params pointer is the same.
 // - Objects are destroyed by their own _destroy, which takes a pointer to the pointer, accepts NULL
 //   inside, and sets it to NULL. An object must outlive what was made from it:
@@ -36,7 +36,7 @@ typedef struct kim_model_params {
     void *progress_user;
     const char *mmproj; // the projector that goes with a GGUF file; NULL: the model cannot see
     const char
-        *quantize; // "q8_0", "q4_0": makes matrices in F32, F16 and BF16 so; NULL: as they are
+        *quantize; // "q8_0", "q4_0": makes the text's matrices in F32, F16 and BF16 so; NULL: no
 } kim_model_params;
 
 typedef struct kim_model_info {
@@ -281,6 +281,7 @@ typedef struct kim_score {
 // destroyed.
 //
 // scores: [count] or NULL: scores[i] is about what follows tokens[i]
+// After a failure on the device, or a stop by `progress`, the tokens are as before, without logits.
 KIM_API kim_err kim_session_read(kim_session *session, const kim_prompt *prompt, kim_score *scores);
 
 // Makes the session hold just this prompt, from its first token: what it holds already of the
@@ -288,12 +289,13 @@ KIM_API kim_err kim_session_read(kim_session *session, const kim_prompt *prompt,
 // always read, for its logits.
 //
 // reused: set to the tokens that were kept; NULL: not wanted
-// After a failure the session holds a beginning of the prompt.
+// After a failure on the device, or a stop by `progress`, the session holds a beginning of the
+// prompt, without logits.
 KIM_API kim_err kim_session_continue(kim_session *session, const kim_prompt *prompt,
                                      uint32_t *reused);
 
-// The logits after the last token: [kim_model_info.vocab]. NULL before the first append or after a
-// cut. Valid until the session is next changed.
+// The logits after the last token: [kim_model_info.vocab]. NULL before the first append, after a
+// cut, or where a failure left none. Valid until the session is next changed.
 KIM_API const float *kim_session_logits(const kim_session *session);
 
 // Forgets all tokens from `position` on; the next append continues there.
@@ -307,7 +309,7 @@ KIM_API kim_err kim_session_fork(kim_session **out, const kim_session *session);
 
 // Writes the session to a file (a temporary name, then a rename: an existing file is replaced
 // whole or not at all), and reads it back into a session of the same model and of at least its
-// size.
+// size. A load that the device fails leaves the session empty.
 KIM_API kim_err kim_session_save(const kim_session *session, const char *path);
 KIM_API kim_err kim_session_load(kim_session *session, const char *path);
 

@@ -22,11 +22,19 @@ typedef struct session_header {
     uint32_t layers, hidden, heads, kv_heads, head, vocab, window; // must be the model's
     uint32_t has_logits, n_pictures;
     uint32_t image_tokens; // soft tokens of a picture; 0: the model cannot see
-    uint64_t model_bytes;  // size of the model's file
+    uint32_t quantize; // GGML's number of what weights became while loading, plus 1; 0: they stayed
+    uint32_t reserved; // 0
+    uint64_t model_bytes; // size of the files of the text
     uint64_t position;
     uint64_t payload_bytes;
     uint64_t hash; // of this header with 0 here, then of the payload
 } session_header;
+
+// Of the files of the text: a projector does not change what was computed of it.
+static uint64_t text_bytes(const model_files *f)
+{
+    return f->bytes - (f->vision_file ? gguf_file_bytes(f->vision_file) : 0);
+}
 
 static session_header header_for(const kim_session *s)
 {
@@ -45,7 +53,8 @@ static session_header header_for(const kim_session *s)
         .image_tokens = s->model->info.image_tokens,
         .has_logits = s->has_logits,
         .n_pictures = s->pictures.count,
-        .model_bytes = s->model->info.file_bytes,
+        .quantize = s->model->quantize ? s->model->quantize->ggml + 1 : 0,
+        .model_bytes = text_bytes(&s->model->files),
         .position = s->position,
     };
 }
@@ -201,8 +210,8 @@ kim_err kim_session_save(const kim_session *session, const char *path)
     if (!session || !path)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_save: session or path is NULL");
     kim_session *s = (kim_session *)session; // its prompt stream is borrowed for the copies
-    s->prompt.rows = 0;
     TRY(session_restore_rings(s));
+    s->prompt.rows = 0;
     TRY(file_writer_open(&w.file, path));
     TRY(create_staging(s, s->position, POOL_READBACK, &staging, &buffer));
     // The hash stands in the header, before what it is of: once to know it, once to write.
@@ -245,15 +254,22 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
                         "%llu bytes; this one has %u of %u, %llu bytes)",
                         path, h->layers, h->hidden, (unsigned long long)h->model_bytes, want.layers,
                         want.hidden, (unsigned long long)want.model_bytes);
+    if (h->quantize != want.quantize)
+        return kim_fail(KIM_ERR_FORMAT,
+                        "%s: is a session of this model with weights that were quantised otherwise "
+                        "while loading",
+                        path);
     if (h->position > s->context)
         return kim_fail(KIM_ERR_CONTEXT_FULL, "%s: has %llu tokens; this session has room for %u",
                         path, (unsigned long long)h->position, s->context);
-    if (h->n_pictures && h->image_tokens != want.image_tokens)
+    if (h->n_pictures && (!want.image_tokens || h->image_tokens != want.image_tokens))
         return kim_fail(KIM_ERR_UNSUPPORTED,
                         "%s: has pictures of %u soft tokens each, and this model takes pictures of "
                         "%u (0: it was opened without its mmproj file)",
                         path, h->image_tokens, want.image_tokens);
-    // n_pictures is below 2^32 and a picture's bytes below 2^40: no overflow
+    if (h->n_pictures && h->n_pictures > h->position / want.image_tokens)
+        return kim_fail(KIM_ERR_FORMAT, "%s: is damaged: %u pictures in %llu tokens", path,
+                        h->n_pictures, (unsigned long long)h->position);
     if (h->payload_bytes != payload_bytes(s, h) || h->payload_bytes != file->size - sizeof *h)
         return kim_fail(KIM_ERR_FORMAT,
                         "%s: is damaged: %llu bytes after the header, %llu are "

@@ -138,9 +138,10 @@ uint32_t session_common(const kim_session *s, const kim_prompt *prompt,
         const bool equal =
             have && want ? have->first == want->first && soft_tile_equal(have->tile, want->tile)
                          : !have && !want;
-        if (!equal || (want && want->first + want->tile->tokens > s->position))
+        const uint32_t end = want ? want->first + want->tile->tokens : same + 1;
+        if (!equal || end > s->position || end >= prompt->count)
             break;
-        same += want ? want->tile->tokens : 1;
+        same = end;
     }
     return same;
 }

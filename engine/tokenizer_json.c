@@ -243,8 +243,12 @@ static kim_err check_merges(const tokenizer *t, const json_place *model)
     for (uint32_t i = 0; i < tokenizer_vocab(t); i++) {
         size_t length;
         const char *text = tokenizer_bytes(t, (int32_t)i, false, &length);
-        if (tokenizer_is_piece(t, (int32_t)i))
-            expected += count_splits(t, text, length);
+        if (!tokenizer_is_piece(t, (int32_t)i))
+            continue;
+        if (length > MAX_MERGE)
+            FAIL(KIM_ERR_UNSUPPORTED, "%s: token %u has %zu bytes; at most %d are supported",
+                 model->path, i, length, MAX_MERGE);
+        expected += count_splits(t, text, length);
     }
     if (m.count != expected)
         FAIL(

@@ -15,8 +15,12 @@ kim_err kim_fail(kim_err code, const char *fmt, ...)
     vsnprintf(fresh, sizeof fresh, fmt, args);
     va_end(args);
     // what a file has for a name must not steer a terminal, or make two lines of one
-    for (char *c = fresh; *c; c++)
-        *c = (unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c;
+    for (unsigned char *c = (unsigned char *)fresh; *c; c++) {
+        if (*c < ' ' || *c == 0x7f)
+            *c = '?';
+        else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) // C1 in UTF-8
+            *c = c[1] = '?';
+    }
     memcpy(text, fresh, sizeof text);
     return code;
 }

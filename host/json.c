@@ -55,6 +55,10 @@ static kim_err check_amount(const char *text, uint64_t length)
     uint32_t depth = 0, values = 1;
     if (length > MAX_BYTES)
         FAIL(KIM_ERR_FORMAT, "has %" PRIu64 " bytes, expected at most %d", length, MAX_BYTES);
+    const char *zero = memchr(text, 0, length);
+    if (zero)
+        FAIL(KIM_ERR_FORMAT, "line %" PRIu64 " has a zero byte",
+             line_of(text, (uint64_t)(zero - text)));
     for (uint64_t i = 0; i < length; i++) {
         switch (text[i]) {
         case '"': TRY(skip_string(text, length, &i)); break;

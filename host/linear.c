@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define STAGING_BYTES (8u << 20)
+#define MOST_GROUPS 65535 // of a part: what every device takes in one dimension of a dispatch
 
 kim_err matrix_find(const tensors *t, const char *name, uint32_t width, uint32_t rows,
                     matrix_source *out)
@@ -59,6 +60,8 @@ static kim_err add_rows(linear *l, pool *p, const weight_type *type, uint32_t fi
     kim_err err = KIM_OK;
     const uint64_t group = weight_group_bytes(type, l->width);
     uint64_t most = p->block_limit / group * WEIGHT_GROUP;
+    if (most > MOST_GROUPS * WEIGHT_GROUP)
+        most = MOST_GROUPS * WEIGHT_GROUP;
     if (!most)
         FAIL(KIM_ERR_UNSUPPORTED, "%s: 16 rows of %u weights do not fit in a block of %llu bytes",
              l->sources[0].name, l->width, (unsigned long long)p->block_limit);

@@ -63,6 +63,11 @@ bool pacing_knows(const pacing *p, uint32_t kind)
     return p->kinds[kind].seen_ns > 0;
 }
 
+double pacing_expected(const pacing *p, const paced_command *c)
+{
+    return c->work * p->kinds[c->kind].ns_per_work;
+}
+
 void pacing_begin(pacing *p)
 {
     p->ns = 0;

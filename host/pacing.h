@@ -28,6 +28,9 @@ kim_err pacing_kind(pacing *p, uint64_t key, uint32_t *kind);
 // Whether commands of this kind have been measured.
 bool pacing_knows(const pacing *p, uint32_t kind);
 
+// What a command is expected to take, in ns.
+double pacing_expected(const pacing *p, const paced_command *c);
+
 // A submit is made up: how many of the `left` last units of a command go into it. 0: none, it is
 // full; of an empty submit at least one.
 void pacing_begin(pacing *p);

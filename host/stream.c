@@ -469,7 +469,10 @@ static kim_err submit_locked(stream *st)
     }
     g->submitted = st->value = value;
     st->stats.submits += st->n_submits;
+    return KIM_OK;
 error:
+    g->vk.vkQueueWaitIdle(
+        g->queue); // for those before the one that failed: their buffers are reused
     return err;
 }
 
@@ -482,6 +485,8 @@ static bool submit_ns(const stream *st, uint32_t index, uint64_t *before, double
     if (!st->times ||
         g->vk.vkGetQueryPoolResults(g->device, st->times, 2 * index, 2, sizeof stamps, stamps,
                                     sizeof stamps[0], VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
+        return false;
+    if (stamps[1] < stamps[0]) // they are of fewer than 64 bits, and have begun anew
         return false;
     const uint64_t start = stamps[0] > *before ? stamps[0] : *before;
     *ns = stamps[1] > start ? (double)(stamps[1] - start) * (double)g->limits.timestampPeriod : 0;
@@ -502,12 +507,19 @@ static void learn_submit(stream *st, uint32_t index, double ns)
         ns * 1e-9 > st->stats.longest_submit ? ns * 1e-9 : st->stats.longest_submit;
 }
 
-static bool knows_all(const stream *st)
+// Whether the list can be cut by what is known: everything in it has been measured, and enough of
+// it at once. Without time stamps nothing is learnt of a run that is not waited for.
+static bool can_cut(const stream *st)
 {
-    for (uint32_t i = 0; i < st->n_commands; i++)
+    double ns = 0;
+    if (!st->gpu->limits.timestampComputeAndGraphics)
+        return false;
+    for (uint32_t i = 0; i < st->n_commands; i++) {
         if (!pacing_knows(st->gpu->pacing, st->commands[i].paced.kind))
             return false;
-    return true;
+        ns += pacing_expected(st->gpu->pacing, &st->commands[i].paced);
+    }
+    return st->encoded || count_submits(st) <= 64 + 4 * ns / SUBMIT_NS;
 }
 
 static kim_err submit_next(stream *st, piece *at)
@@ -567,7 +579,7 @@ kim_err stream_submit(stream *st)
         return KIM_OK;
     TRY(stream_wait(st));
     pthread_mutex_lock(&g->lock);
-    const bool known = knows_all(st);
+    const bool known = can_cut(st);
     if (known && (!st->encoded || st->table_generation != g->table_generation))
         err = encode(st);
     if (known && !err)

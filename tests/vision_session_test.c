@@ -190,6 +190,46 @@ static void test_file(const scene *s, kim_gpu *gpu)
     unlink(path);
 }
 
+// A prompt may end with a picture: its last soft tokens have logits too.
+static void test_end(const scene *s)
+{
+    const kim_image *const images[2] = { s->images[0], s->images[1] };
+    kim_prompt prompt = whole(s, images);
+    kim_session *session = new_session(s, 512);
+    uint32_t reused;
+    CHECK_OK(kim_session_read(session, &prompt, NULL));
+    prompt.count = s->first[1] + s->v.shape.tokens;
+    CHECK_OK(kim_session_continue(session, &prompt, &reused));
+    CHECK(reused == s->first[1], "%u tokens were reused, not %u", reused, s->first[1]);
+    CHECK(kim_session_logits(session), "there are no logits after a picture");
+    kim_session_destroy(&session);
+}
+
+// Saving a session that was cut far back reads what is left anew, and leaves nothing behind.
+static void test_save_after_cut(const scene *s)
+{
+    const kim_image *const images[2] = { s->images[0], s->images[1] };
+    const kim_prompt prompt = whole(s, images);
+    const uint32_t n = s->first[0];
+    const int32_t other[3] = { s->ids[0], s->ids[s->count - 1], s->ids[s->count - 2] };
+    CHECK(n == 3, "the first picture begins at %u", n);
+    kim_session *session = new_session(s, 64), *fresh = new_session(s, 64);
+    CHECK_OK(kim_session_read(session, &prompt, NULL));
+    for (uint32_t i = 0; i < 200; i++)
+        CHECK_OK(kim_session_append(session, s->ids, 1));
+    CHECK_OK(kim_session_cut(session, n));
+    CHECK_OK(kim_session_save(session, "/tmp/kim-vision-session-cut"));
+    unlink("/tmp/kim-vision-session-cut");
+    CHECK_OK(kim_session_cut(session, 0));
+    CHECK_OK(kim_session_append(session, other, n));
+    CHECK_OK(kim_session_append(fresh, other, n));
+    CHECK(
+        !memcmp(kim_session_logits(session), kim_session_logits(fresh), s->v.vocab * sizeof(float)),
+        "after a cut and a save other tokens come to other logits");
+    kim_session_destroy(&session);
+    kim_session_destroy(&fresh);
+}
+
 // --------------------------------------------------------------------------------------- errors
 
 static void test_errors(const scene *s)
@@ -232,6 +272,8 @@ int main(int argc, char **argv)
     test_cut(&s);
     test_fork(&s);
     test_file(&s, gpu);
+    test_end(&s);
+    test_save_after_cut(&s);
     test_errors(&s);
     scene_close(&s);
     model_gpu_finish(&gpu);

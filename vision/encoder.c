@@ -57,7 +57,7 @@ static kim_err check_shape(encoder *e, const char *path)
         FAIL(KIM_ERR_FORMAT, "%s: pictures of %u pixels are not whole patches of %u", path,
              s->image, s->patch);
     e->side = s->image / s->patch;
-    TRY(check_range(path, "number of patches", e->side * e->side, 65536));
+    TRY(check_range(path, "number of patches", e->side * e->side, 65535));
     if (s->hidden % s->heads || s->hidden / s->heads % 4 || s->hidden / s->heads < 32 ||
         s->hidden / s->heads > 256)
         FAIL(KIM_ERR_UNSUPPORTED,
@@ -375,7 +375,8 @@ kim_err encoder_create(encoder **out, kim_gpu *gpu, const tensors *files,
     REQUIRE_MEMORY(e->layers);
     loader l = { .e = e, .files = files, .norm_add = norm_add };
     const file_tensor *up = tensors_find(files, "v.blk.0.ffn_up.weight");
-    l.swapped = up && up->ne[0] == shape->feed_forward && up->ne[1] == shape->hidden;
+    l.swapped = up && up->ne[0] == shape->feed_forward && up->ne[1] == shape->hidden &&
+                shape->feed_forward != shape->hidden; // else the names are all there is to go by
     TRY(load_all(&l));
     TRY(scratch_place(&e->scratch, e));
     if (gpu) {
@@ -449,6 +450,8 @@ static kim_err make_ready(encoder *e)
     scratch *s = &e->scratch;
     if (e->ready)
         return KIM_OK;
+    if (!s->tiles) // a failure left nothing of the plan
+        TRY(scratch_place(s, e));
     TRY(pool_commit(&s->upload, e->gpu));
     TRY(pool_commit(&s->device, e->gpu));
     TRY(pool_commit(&s->readback, e->gpu));
@@ -514,7 +517,6 @@ kim_err encoder_encode(encoder *e, const uint8_t *rgb, uint32_t count, float *so
     if (!e->gpu)
         return kim_fail(KIM_ERR_ARGUMENT, "the encoder was made without a gpu");
     pthread_mutex_lock(&e->lock);
-    e->seconds = e->operations = 0;
     TRY(make_ready(e));
     for (uint32_t done = 0; done < count;) {
         const uint32_t left = count - done;

@@ -47,7 +47,7 @@ void encoder_plan(const encoder *e, uint64_t *weights, uint64_t *activations);
 kim_err encoder_encode(encoder *e, const uint8_t *rgb, uint32_t count, float *soft,
                        bool (*progress)(void *user, uint64_t done, uint64_t total), void *user);
 
-// Of the last encode: seconds on the device, and floating-point operations of its products.
+// Of all encodes so far: seconds on the device, and floating-point operations of their products.
 void encoder_get_speed(encoder *e, double *seconds, double *operations);
 
 #endif

@@ -112,15 +112,17 @@ def make_row(tokenizer, rng, rnd):
     pair = [random_scene(rng, True) for _ in range(2)]
     first, second = (scene.things for scene in pair)
     row.text(BEGIN)
+    in_turn = shape >= .86  # the second picture comes in a later turn, and may be all that is meant
     if shape < .68:
         row.text("First picture:" + PICTURE + "Second picture:" + PICTURE)
     elif shape < .86:
         row.text(PICTURE + PICTURE)
-    else:  # the second picture comes in a later turn
+    else:
         row.text(PICTURE)
         row.turn(asker.ask(first))
         row.user(PICTURE)
-    _add_branches(row, rnd, lambda: asker.ask_two(first, second))
+    _add_branches(row, rnd, lambda: asker.ask(second) if in_turn and rnd.random() < .5
+                  else asker.ask_two(first, second), asker)
     return row, pair
 
 

@@ -240,7 +240,8 @@ def check_hf(vision_weights, text_weights, tokenizer):
         row.text(conversations.BEGIN + conversations.PICTURE * len(seen))
         row.turn(("", "How many shapes are there?", "I count two of them."))
         batch = conversations.collate([(row, seen)])
-        pictures = torch.from_numpy(np.stack([scenes.look(scenes.draw_scene(rng, s)) for s in seen]))
+        pictures = np.stack([scenes.look(scenes.draw_scene(rng, s)) for s in seen])
+        pictures = torch.from_numpy(pictures)
         hidden = text(batch.ids, vision(pictures).flatten(0, 1), batch.soft_at, batch.positions,
                       batch.mask)
         ours = F.linear(hidden[0, :len(row.ids)], text.embed.weight)

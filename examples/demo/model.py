@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Gemma 3, text and SigLIP, small, for training on a CPU; equal to transformers' model of that name.
+"""Gemma 3, text and SigLIP, small, for training on a CPU; computes what transformers' does.
 
-Parameters carry the names of Gemma3ForConditionalGeneration, shortened. The vision part ends in soft
-tokens whose meaning is fixed before either part is trained (`codebook`): a soft token is the sum of
-one vector for what stands in its place, one for its colour, one for its size and one for the place.
-So the text part can be trained on sums that are made up, while the vision part learns to give them.
+Parameters carry the names of Gemma3ForConditionalGeneration, shortened. The vision part ends in
+soft tokens whose meaning is fixed before either part is trained (`codebook`): a soft token is the
+sum of one vector for what stands in its place, one for its colour, one for its size and one for the
+place. So the text part can be trained on sums that are made up, while the vision part learns to
+give them.
 """
 import math
 

@@ -5,7 +5,6 @@ In a phrasing, (a|b|) stands for one of its alternatives and {name} for what is 
 that need thought say what they rest on before they conclude. Every kind of question has phrasings
 for the training and others, not made from the same patterns, for the score.
 """
-import random
 import re
 
 import scenes
@@ -30,7 +29,8 @@ PHRASINGS = {
         "How is the {n} coloured?", "(Colour|Color) of the {n}?",
         "Do you see (which|what) (colour|color) the {n} (is|has)?"],
         ["Please tell me which colour the {n} has.", "Do you know the color of the {n}?",
-         "I would like to know what colour the {n} is.", "What color can you see on the {n}?"]),
+         "I would like to know what colour the {n} is.", "What color can you see on the {n}?",
+         "What colour would you say the {n} is?"]),
     "is_colour": ([
         "Is the {n} {c}?", "Is the (colour|color) of the {n} {c}?", "The {n} is {c}, right?",
         "Would you say (that|) the {n} is {c}?", "Is it true that the {n} is {c}?",
@@ -54,7 +54,8 @@ PHRASINGS = {
         "What is the name of the {c} one of the shapes?", "One of the shapes is {c}. Which one?",
         "Name the one of the shapes that is {c}."],
         ["Which of the shapes is {c}?", "Tell me what the {c} thing is.",
-         "Which kind of shape is the {c} one?", "Can you say what shape the {c} object has?"]),
+         "Which kind of shape is the {c} one?", "Can you say what shape the {c} object has?",
+         "Tell me the shape of the {c} thing.", "Can you see what the {c} object is?"]),
     "size": ([
         "How (big|large) is the {n}?", "What size is the {n}?", "What is the size of the {n}?",
         "(Tell me|Say|Name) the size of the {n}.", "Is the {n} (small|big) or (large|small)?",
@@ -63,40 +64,48 @@ PHRASINGS = {
         "(Which|What) size has the {n}?", "I (want|would like) to know the size of the {n}.",
         "(Look at|Find) the {n}. How (big|large) is it?",
         "Do you see how (big|large) the {n} is?"],
-        ["Which size is the {n}?", "Tell me how big the {n} is.", "Do you know the size of the {n}?"]),
+        ["Which size is the {n}?", "Tell me how big the {n} is.",
+         "Do you know the size of the {n}?"]),
     "where": ([
         "Where is the {n}?", "Where (do|can) you see the {n}?", "Where can I find the {n}?",
         "What is the (position|place) of the {n}?", "(Tell me|Say) where the {n} is.",
         "Where in the {pic} is the {n}?", "Find the {n}.", "Where's the {n}?",
         "In (which|what) (part|place|corner) (|of the {pic}) is the {n}?",
-        "Can you (see|say|tell me) where the {n} is?", "Where (|exactly) is the {n} (placed|drawn)?",
+        "Can you (see|say|tell me) where the {n} is?",
+        "Where (|exactly) is the {n} (placed|drawn)?",
         "I (want|would like) to know where the {n} is.", "Show me where the {n} is.",
         "At (which|what) (place|position) is the {n}?", "The {n} is where?",
         "(Give|Tell) me the (position|place) of the {n}.",
         "Do you see where the {n} is?"],
         ["In what part of the picture can you see the {n}?", "Can you find the {n}?",
-         "Do you know where the {n} is?", "Where would I find the {n} in the image?"]),
+         "Do you know where the {n} is?", "Where would I find the {n} in the image?",
+         "Can you say in which place the {n} is?"]),
     "at": ([
         "What is (in|at) the {p}?", "What (do|can) you see (in|at) the {p}?",
-        "(Which|What) (thing|object) is (in|at) the {p}?", "What's (in|at) the {p} (|of the {pic})?",
+        "(Which|What) (thing|object) is (in|at) the {p}?",
+        "What's (in|at) the {p} (|of the {pic})?",
         "(Tell me|Say) what is (in|at) the {p}.", "What is there (in|at) the {p} (|of the {pic})?",
         "Name the (thing|object) (in|at) the {p}.", "Look (in|at) the {p}. What is there?",
-        "What is (drawn|shown|placed) (in|at) the {p}?", "What does the {pic} show (in|at) the {p}?",
+        "What is (drawn|shown|placed) (in|at) the {p}?",
+        "What does the {pic} show (in|at) the {p}?",
         "(In|At) the {p}, what (is there|do you see)?", "What can I find (in|at) the {p}?",
         "I (want|would like) to know what is (in|at) the {p}."],
         ["What object is in the {p} of the picture?", "Can you tell me what is in the {p}?",
-         "What do you find in the {p}?", "Please say what you see in the {p}."]),
+         "What do you find in the {p}?", "Please say what you see in the {p}.",
+         "Can you see what is drawn in the {p}?"]),
     "rel": ([
         "Is the {a} {r} the {b} (|in the {pic})?", "The {a} is {r} the {b}, (right|correct)?",
         "Would you say (that|) the {a} is {r} the {b}?", "Do you see the {a} {r} the {b}?",
-        "(Tell me|Say) (if|whether) the {a} is {r} the {b}.", "Is it true that the {a} is {r} the {b}?",
+        "(Tell me|Say) (if|whether) the {a} is {r} the {b}.",
+        "Is it true that the {a} is {r} the {b}?",
         "Can you see the {a} {r} the {b}?", "Does the {pic} show the {a} {r} the {b}?",
         "I (want|would like) to know (if|whether) the {a} is {r} the {b}.",
         "Is the {a} (placed|drawn|shown) {r} the {b}?",
         "Can you see (if|whether) the {a} is {r} the {b}?",
         "In this {pic}, do you see the {a} {r} the {b}?"],
         ["In the picture, is the {a} {r} the {b}?", "Can you tell me if the {a} is {r} the {b}?",
-         "Can you say whether the {a} is {r} the {b}?"]),
+         "Can you say whether the {a} is {r} the {b}?",
+         "Would you say the picture shows the {a} {r} the {b}?"]),
     "relw": ([
         "Where is the {a} (compared (with|to)|relative to|seen from) the {b}?",
         "On (which|what) side of the {b} is the {a}?", "Seen from the {b}, where is the {a}?",
@@ -106,18 +115,22 @@ PHRASINGS = {
         "Where do you see the {a} (compared with|relative to) the {b}?",
         "Looking from the {b}, where (is|do you see) the {a}?"],
         ["Compared with the {b}, where is the {a}?",
-         "Can you tell me where the {a} is compared with the {b}?"]),
+         "Can you tell me where the {a} is compared with the {b}?",
+         "Where would you say the {a} is compared with the {b}?"]),
     "count": ([
-        "How many {m} are there (|in the {pic}|in total)?", "How many {m} (do|can) you (see|count)?",
+        "How many {m} are there (|in the {pic}|in total)?",
+        "How many {m} (do|can) you (see|count)?",
         "Count the {m}.", "What is the number of {m}?", "How many {m} are in the {pic}?",
         "(Tell me|Say) how many {m} there are.", "(What|Which) number of {m} (can|do) you see?",
         "How many {m} does the {pic} (show|have)?", "(Tell|Give) me the number of {m}.",
         "Can you (say|tell me) how many {m} there are?", "How many {m}?", "Number of {m}?",
-        "I (want|would like) to know how many {m} there are.", "Look at the {m}. How many are there?",
+        "I (want|would like) to know how many {m} there are.",
+        "Look at the {m}. How many are there?",
         "Please count (|all) the {m}.",
         "Count how many {m} there are.", "Do you see how many {m} there are?"],
         ["Can you count the {m}?", "How many {m} can you find in the picture?",
-         "Do you know how many {m} there are?", "Count how many {m} you see."]),
+         "Do you know how many {m} there are?", "Count how many {m} you see.",
+         "Can you give me the number of {m}?", "How many {m} would you say there are?"]),
     "exist": ([
         "Is there {a} (|in the {pic})?", "(Do|Can) you see {a} (|in the {pic}|anywhere)?",
         "Does the {pic} (show|have|contain) {a}?", "Can (you|I) find {a}?", "Is {a} in the {pic}?",
@@ -126,65 +139,79 @@ PHRASINGS = {
         "There is {a}, right?",
         "Can you say (if|whether) there is {a}?"],
         ["Can you tell me if there is {a}?", "Do you find {a} in the picture?",
-         "In the image, is there {a}?"]),
+         "In the image, is there {a}?", "Would you say there is {a}?"]),
     "char": ([
-        "(Which|What) {k} is (in the {pic}|shown|there|drawn)?", "(Which|What) {k} (do|can) you see?",
+        "(Which|What) {k} is (in the {pic}|shown|there|drawn)?",
+        "(Which|What) {k} (do|can) you see?",
         "Read the {k}.", "(Tell me|Say|Name) the {k}.", "What is the {k} (|in the {pic})?",
         "(Which|What) {k} (do|can) you read?", "What {k} (is this|is that|is it)?",
-        "What does the {k} say?", "Can you (say|tell me) (which|what) {k} it is?", "What's the {k}?",
+        "What does the {k} say?", "Can you (say|tell me) (which|what) {k} it is?",
+        "What's the {k}?",
         "I (want|would like) to know (which|what) {k} it is.", "Which one is the {k}?",
         "(Which|What) {k} does the {pic} show?",
         "Can you say which {k} is shown?", "(Which|What) {k} can I find?"],
         ["Can you read the {k}?", "Tell me which {k} is shown.", "Please read the {k} to me.",
-         "What {k} can you find in the picture?"]),
+         "What {k} can you find in the picture?",
+         "Can you tell me which {k} you see?"]),
     "charc": ([
         "(Which|What) {k} is {c}?", "What is the {c} {k} (|in the {pic})?", "Read the {c} {k}.",
         "(Tell me|Say|Name) the {c} {k}.", "(Which|What) {c} {k} (do|can) you see?",
         "The {c} {k} is (what|which one)?", "(Which|What) {k} is (drawn|shown) in {c}?",
         "Which one is the {c} {k}?", "I (want|would like) to know the {c} {k}."],
         ["Can you read the {c} {k}?", "Tell me which {k} is {c}.",
-         "Please read the {c} {k} to me."]),
+         "Please read the {c} {k} to me.",
+         "Can you see which {k} is {c}?"]),
     "desc": ([
         "What (do|can) you see (|in the {pic}|here)?", "What is (in|on) the {pic}?",
         "What does the {pic} show?", "(Tell me|Say) what you see.", "Describe the {pic}.",
         "Describe what you see.", "Name (all|) the (things|objects) (|in the {pic}).",
-        "What's (in|on) the {pic}?", "What is (here|there)?", "What is shown?", "Describe this {pic}.",
+        "What's (in|on) the {pic}?", "What is (here|there)?", "What is shown?",
+        "Describe this {pic}.",
         "(Which|What) (things|objects) (do|can) you see?", "List (all|) the (things|objects)."],
         ["Can you describe the picture?", "Tell me what is in the image.",
-         "What objects are in the picture?"]),
+         "What objects are in the picture?",
+         "Can you name the things in the picture?"]),
     "more": ([
         "(Which|What) {pic} (has|shows|contains) more {m}?", "Where (are|do you see) more {m}?",
         "In (which|what) {pic} are (there|) more {m}?", "Which of the (two|) {pic}s has more {m}?",
         "Are there more {m} in the first or (in|) the second {pic}?", "Where are there more {m}?",
-        "(Tell me|Say) which {pic} has more {m}.", "Does the first or the second {pic} have more {m}?",
-        "Compare the {m}. Which {pic} has more?", "Which has more {m}, the first or the second {pic}?",
+        "(Tell me|Say) which {pic} has more {m}.",
+        "Does the first or the second {pic} have more {m}?",
+        "Compare the {m}. Which {pic} has more?",
+        "Which has more {m}, the first or the second {pic}?",
         "Can you say which {pic} has more {m}?"],
         ["Which of the two pictures shows more {m}?", "In which picture do you see more {m}?",
-         "Can you tell me which picture has more {m}?"]),
+         "Can you tell me which picture has more {m}?",
+         "Which of these pictures would you say has more {m}?"]),
     "same": ([
         "Do (both|the|the two) {pic}s (have|show) the same number of {m}?",
-        "Is the number of {m} the same in both {pic}s?", "Are there equally many {m} in both {pic}s?",
+        "Is the number of {m} the same in both {pic}s?",
+        "Are there equally many {m} in both {pic}s?",
         "Are there as many {m} in the first as in the second {pic}?",
         "Is there the same number of {m} in both {pic}s?",
         "Does the first {pic} have as many {m} as the second (|one|{pic})?",
         "(Tell me|Say) (if|whether) both {pic}s have the same number of {m}.",
         "Can you say (if|whether) the two {pic}s have the same number of {m}?"],
         ["Is the number of {m} the same in the two pictures?",
-         "Can you tell me if both pictures show the same number of {m}?"]),
+         "Can you tell me if both pictures show the same number of {m}?",
+         "Would you say both pictures have the same number of {m}?"]),
     "which": ([
         "(Which|What) {pic} (shows|has|contains) {a}?", "In (which|what) {pic} is (there|) {a}?",
         "Which of the (two|) {pic}s (shows|has) {a}?", "In which {pic} (do|can) you see {a}?",
-        "(Tell me|Say) which {pic} (shows|has) {a}.", "Is there {a} in the first or the second {pic}?",
+        "(Tell me|Say) which {pic} (shows|has) {a}.",
+        "Is there {a} in the first or the second {pic}?",
         "Does the first or the second {pic} (show|have) {a}?",
         "Can you say which {pic} (shows|has) {a}?"],
         ["Can you tell me which picture has {a}?", "In which of the two pictures is there {a}?",
-         "Which of these pictures shows {a}?"]),
+         "Which of these pictures shows {a}?",
+         "Where can you find {a}, in the first or the second picture?"]),
     "both": ([
         "Is there {a} in both {pic}s?", "Do (both|the|the two) {pic}s (both|) (show|have) {a}?",
         "(Can|Do) you see {a} in both {pic}s?", "Does each {pic} (show|have) {a}?",
         "Is {a} in both {pic}s?", "(Tell me|Say) (if|whether) both {pic}s (show|have) {a}.",
         "Can you say (if|whether) both {pic}s (show|have) {a}?"],
-        ["Do you find {a} in both pictures?", "Can you tell me if there is {a} in both pictures?"]),
+        ["Do you find {a} in both pictures?", "Can you tell me if there is {a} in both pictures?",
+         "Would you say there is {a} in both pictures?"]),
     "outside": ([
         "(What|Where) is the {x}?", "(What|Which) (colour|color) is the {x}?", "Where is the {x}?",
         "How (big|old|tall) is the {x}?", "Is there {ax} (|in the {pic})?",
@@ -202,11 +229,11 @@ PHRASINGS = {
 
 NOUNS = ("cat dog bird horse fish car bus train tree flower house window door table chair person "
          "man woman child boy girl baby face hand shoe hat book phone computer cup bottle apple "
-         "banana cake pizza ball boat plane bridge road river mountain sky sun moon cloud sea beach "
-         "king queen robot clock lamp bed garden city street shop sign animal people "
+         "banana cake pizza ball boat plane bridge road river mountain sky sun moon cloud sea "
+         "beach king queen robot clock lamp bed garden city street shop sign animal people "
          "elephant lion tiger mouse cow sheep bear").split()
-LEADS = ["Please look at the {pic}.", "Look at the {pic}.", "Hello,", "Hi,", "Hey,", "Please,", "Now,",
-         "Okay,", "Quick question:", "One more question:", "And", "So", "Thanks.", "Good.",
+LEADS = ["Please look at the {pic}.", "Look at the {pic}.", "Hello,", "Hi,", "Hey,", "Please,",
+         "Now,", "Okay,", "Quick question:", "One more question:", "And", "So", "Thanks.", "Good.",
          "Here is a question:", "Next:", "Then", "Well,", "I have a question."]
 TAILS = ["Please.", "Thank you.", "Thanks."]
 IT = {
@@ -235,9 +262,11 @@ RELATIONS = {"left": ["left of", "to the left of", "on the left of", "further le
 # how often a question of a kind is asked, about one picture and about two
 WEIGHTS_ONE = dict(colour=8, is_colour=4, shape=10, size=5, where=9, at=8, rel=14, relw=9, count=16,
                    exist=8, char=6, charc=4, desc=5, several=3, outside=4)
-WEIGHTS_TWO = dict(more=12, same=9, which=9, both=6, colour=4, count=6, where=2, char=2, exist=2)
-GROUPS = dict(colour="colour", is_colour="colour or not", shape="shape", where="position", at="position",
-              rel="position", relw="position", count="count", char="character", charc="character",
+WEIGHTS_TWO = dict(more=12, same=9, which=9, both=6, colour=4, count=6, where=2, char=2, exist=2,
+                   desc=3, at=2, shape=2)
+GROUPS = dict(colour="colour", is_colour="colour or not", shape="shape", where="position",
+              at="position", rel="position", relw="position", count="count",
+              char="character", charc="character",
               size="size", exist="exists", desc="description", several="description",
               absent="not there", outside="not there", more="two pictures", same="two pictures",
               which="two pictures", both="two pictures", talk="talk")
@@ -276,7 +305,7 @@ class Asker:
         self.it = None  # the thing that the last answer was about
 
     def ask(self, things, kinds=None):
-        """(kind, question, answer) about one scene; the kind is "absent" where that is the answer."""
+        """(kind, question, answer) about one scene; kind "absent" where that is the answer."""
         rnd = self.rnd
         weights = WEIGHTS_ONE if kinds is None else dict.fromkeys(kinds, 1)
         while True:
@@ -308,9 +337,10 @@ class Asker:
 
     def without_picture(self):
         """A question that needs a picture, where there is none."""
-        rng_things = [scenes.Thing(self.rnd.randrange(len(KINDS)), self.rnd.randrange(8), 0, p, 0, 0, 0)
-                      for p in self.rnd.sample(range(9), 3)]
-        return "talk", self.ask(rng_things)[1], NO_PICTURE
+        rnd = self.rnd
+        things = [scenes.Thing(rnd.randrange(len(KINDS)), rnd.randrange(8), 0, p, 0, 0, 0)
+                  for p in rnd.sample(range(9), 3)]
+        return "talk", self.ask(things)[1], NO_PICTURE
 
     # ------------------------------------------------------------------------------ wording
 
@@ -343,7 +373,7 @@ class Asker:
         words = [m for m in re.finditer(r"(?<!\{)\b[a-zA-Z]{3,}\b(?!\})", phrasing)]
         if not words:
             return phrasing
-        at = self.rnd.choice(words).start() + self.rnd.randrange(1, 2)
+        at = self.rnd.choice(words).start() + 1
         return phrasing[:at] + phrasing[at + 1] + phrasing[at] + phrasing[at + 2:]
 
     def _vary(self, question, may_drop=True):
@@ -550,7 +580,10 @@ class Asker:
         if not pair:
             return None
         a, b, name_a, name_b = pair
-        across = a.place % 3 - b.place % 3 if side in ("left", "right") else a.place // 3 - b.place // 3
+        if side in ("left", "right"):
+            across = a.place % 3 - b.place % 3
+        else:
+            across = a.place // 3 - b.place // 3
         if across == 0 and rnd.random() < .7:
             return None
         true = across < 0 if side in ("left", "above") else across > 0
@@ -757,8 +790,10 @@ class Asker:
         where = f"in the {ORDINALS[at]} picture"
         if re.search(r"(picture|image|photo)", question, re.I) or question[-1] not in "?.":
             return None
-        question = f"{question[:-1]} {where}{question[-1]}" if self.rnd.random() < .7 or self.scored \
-            else f"{where[0].upper()}{where[1:]}, {question[0].lower()}{question[1:]}"
+        if self.rnd.random() < .7 or self.scored:
+            question = f"{question[:-1]} {where}{question[-1]}"
+        else:
+            question = f"{where[0].upper()}{where[1:]}, {question[0].lower()}{question[1:]}"
         if question.count(".") + question.count("?") > 1:
             return None
         return kind, question, answer.replace("in the picture", where)

@@ -106,7 +106,8 @@ def main():
         all_[group] += 1
         right[group] += answer == expected
         if answer != expected:
-            wrong.append(f"{group}\n  asked    {question}\n  expected {expected}\n  got      {answer}\n")
+            wrong.append(f"{group}\n  asked    {question}\n  expected {expected}\n"
+                         f"  got      {answer}\n")
     if options.wrong:
         with open(options.wrong, "w") as file:
             file.write("".join(wrong))

@@ -91,7 +91,7 @@ class Tokenizer:
                     split[word] = self._merge(word)
 
     def _merge(self, chunk):
-        """BPE of text without added tokens: the earliest piece first, then the longest left half."""
+        """BPE of text without added tokens: the earliest piece, then the longest left half."""
         parts = list(chunk)
         while True:
             found = [(self.order[a + b], -len(a), i) for i, (a, b) in

@@ -123,9 +123,11 @@ static kim_err read_prompt(chat *c, const pictures *seen, uint32_t *too_many)
     if (!err) {
         const double start = now_seconds();
         prompt.tokens = ids;
-        prompt.images = (const kim_image *const *)seen->images;
+        kim_image **images = pictures_images(seen);
+        prompt.images = (const kim_image *const *)images;
         prompt.n_images = seen->count;
         err = kim_session_continue(c->o.session, &prompt, &reused);
+        free(images);
         c->last.prompt_tokens = prompt.count - reused;
         c->last.prompt_seconds = now_seconds() - start;
     }
@@ -139,12 +141,11 @@ static bool read_conversation(chat *c)
     uint32_t too_many = 0, room = kim_session_context(c->o.session);
     pictures seen = conversation_pictures(&c->talk);
     kim_err err = read_prompt(c, &seen, &too_many);
-    free(seen.images);
-    free(seen.paths);
+    free(seen.list);
     if (too_many)
         c->status = fail("with this message there are %u tokens, %u more than a context of %u "
-                         "positions has room for; shorten it, begin anew, or start with a "
-                         "larger --context",
+                         "positions has room for; shorten it (/image alone takes pictures "
+                         "back), begin anew, or start with a larger --context",
                          room + too_many - 1, too_many, room);
     else if (err && err != KIM_ERR_CANCELLED)
         library_failed(c, err);
@@ -338,24 +339,63 @@ static void chat_read(chat *c, const char *argument)
     strbuf_free(&file);
 }
 
-static void take_picture(chat *c, const char *path)
+static bool take_picture(chat *c, const char *path)
 {
     kim_image_info info;
-    if (pictures_add(&c->seen, c->o.model, path) != STATUS_OK) {
+    if (pictures_add(&c->seen, c->o.model, path, NULL) != STATUS_OK) {
         c->status = STATUS_FAILED;
-        return;
+        return false;
     }
-    kim_image_get_info(c->seen.images[c->seen.count - 1], &info);
+    kim_image_get_info(c->seen.list[c->seen.count - 1].image, &info);
     note("%s: %u x %u, %u tokens; goes with your next message", path, info.width, info.height,
          info.tiles * info.tile_tokens);
+    return true;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9'                     ? c - '0'
+           : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                    : -1;
+}
+
+// The word at `at` as terminals write a path that is dropped on them: quoted, with backslashes, or
+// as file:// with percent signs. Returns where it ends; path: free with free().
+static const char *dropped_path(const char *at, char **path)
+{
+    static const char scheme[] = "file://";
+    const char quote = *at == '\'' || *at == '"' ? *at++ : 0;
+    const bool url = strncmp(at, scheme, sizeof scheme - 1) == 0;
+    char *out = *path = checked(malloc(strlen(at) + 1));
+    if (url)
+        at += sizeof scheme - 1;
+    for (; *at && (quote ? *at != quote : !isspace((unsigned char)*at)); at++) {
+        if (url && *at == '%' && hex_digit(at[1]) >= 0 && hex_digit(at[2]) >= 0) {
+            *out++ = (char)(hex_digit(at[1]) << 4 | hex_digit(at[2]));
+            at += 2;
+            continue;
+        }
+        if (*at == '\\' && !quote && at[1])
+            at++;
+        *out++ = *at;
+    }
+    *out = '\0';
+    return at + (quote && *at == quote);
 }
 
 static void chat_image(chat *c, const char *argument)
 {
-    if (!*argument)
-        c->status = fail("/image needs the name of a file");
-    else
-        take_picture(c, argument);
+    char *path = NULL;
+    if (!*argument) {
+        note(c->seen.count ? "no picture goes with your next message"
+                           : "/image FILE shows a picture with your next message");
+        pictures_free(&c->seen);
+        return;
+    }
+    if (access(argument, F_OK) != 0) // as it is, or as a terminal writes it
+        dropped_path(argument, &path);
+    take_picture(c, path ? path : argument);
+    free(path);
 }
 
 static void chat_regen(chat *c, const char *argument)
@@ -464,7 +504,7 @@ static const struct {
     void (*run)(chat *c, const char *argument);
 } commands[] = {
     { "clear", "", "start a new conversation", chat_clear },
-    { "image", " FILE", "show a picture with your next message", chat_image },
+    { "image", " FILE", "show a picture with your next message; alone: none", chat_image },
     { "regen", "", "give the last answer anew", chat_regen },
     { "system", " TEXT", "what the model is told beforehand; alone: nothing", chat_system },
     { "mode", " MODE", "template: turns; continue: plain text that goes on", chat_mode },
@@ -523,57 +563,65 @@ static bool is_picture(const char *path)
     return false;
 }
 
-// The word at `at` as terminals write a path that is dropped on them: quoted, with backslashes, or
-// as file://. Returns where it ends; path: free with free().
-static const char *dropped_path(const char *at, char **path)
-{
-    static const char scheme[] = "file://";
-    const char quote = *at == '\'' || *at == '"' ? *at++ : 0;
-    char *out = *path = checked(malloc(strlen(at) + 1));
-    if (strncmp(at, scheme, sizeof scheme - 1) == 0)
-        at += sizeof scheme - 1;
-    for (; *at && (quote ? *at != quote : !isspace((unsigned char)*at)); at++) {
-        if (*at == '\\' && !quote && at[1])
-            at++;
-        *out++ = *at;
-    }
-    *out = '\0';
-    return at + (quote && *at == quote);
-}
+typedef enum reply { REPLY_YES, REPLY_NO, REPLY_STOP } reply;
 
-static bool ask(const char *path)
+static reply ask(const char *path)
 {
-    char answer[16];
+    interrupts = 0;
     fprintf(stderr, "%sshow %s as a picture? [Y/n]%s ", style_dim(stderr), path, style_end(stderr));
     fflush(stderr);
-    if (!fgets(answer, sizeof answer, stdin))
-        return false;
-    return answer[0] == '\n' || answer[0] == 'y' || answer[0] == 'Y';
+    const int first = getchar();
+    for (int rest = first; rest != '\n' && rest != EOF;)
+        rest = getchar();
+    if (first == EOF || interrupts) {
+        clearerr(stdin);
+        interrupts = 0;
+        fputc('\n', stderr);
+        return REPLY_STOP;
+    }
+    return first == '\n' || first == 'y' || first == 'Y' ? REPLY_YES : REPLY_NO;
 }
 
-// Takes paths of pictures out of a message that was typed at a terminal, after asking. False: there
-// is nothing left to say.
+// Puts the place of a picture where a message that was typed at a terminal has the path of one,
+// after asking. False: there is nothing to say, or the user does not want to.
 static bool take_dropped_pictures(chat *c, strbuf *message)
 {
-    bool taken = false;
-    if (!isatty(STDIN_FILENO) || !kim_model_get_info(c->o.model)->vision ||
-        strlen(message->data) != message->length)
-        return true;
-    for (char *at = message->data; *at;) {
+    static const char mark[] = "<start_of_image>";
+    const bool looks = isatty(STDIN_FILENO) && kim_model_get_info(c->o.model)->vision &&
+                       strlen(message->data) == message->length;
+    strbuf whole = { 0 };
+    reply r = REPLY_NO;
+    bool said = false, ok = true;
+    for (const char *at = message->data; looks && ok && *at;) {
         char *path;
         const char *end = dropped_path(at, &path);
-        if (is_picture(path) && ask(path)) {
-            take_picture(c, path);
-            message->length -= (size_t)(end - at);
-            memmove(at, end, strlen(end) + 1);
-            taken = true;
-        } else {
-            at = message->data + (end - message->data);
-        }
+        const bool picture = is_picture(path);
+        r = picture ? ask(path) : REPLY_NO;
+        ok = r != REPLY_STOP && (r == REPLY_NO || take_picture(c, path));
+        if (r == REPLY_YES)
+            strbuf_add(&whole, mark, sizeof mark - 1);
+        else
+            strbuf_add(&whole, at, (size_t)(end - at));
+        said |= r == REPLY_NO;
+        const size_t space = strspn(end, " \t\n");
+        strbuf_add(&whole, end, space);
+        at = end + space;
         free(path);
-        at += strspn(at, " \t\n");
     }
-    return !taken || message->data[strspn(message->data, " \t\n")];
+    if (looks && ok && said) {
+        strbuf_free(message);
+        *message = whole;
+    } else {
+        strbuf_free(&whole);
+    }
+    return ok && (!looks || said);
+}
+
+// A command begins with a word that is no path.
+static bool is_command(const char *line)
+{
+    return line[0] == '/' && isalpha((unsigned char)line[1]) &&
+           !memchr(line + 1, '/', strcspn(line + 1, " \t\n"));
 }
 
 // ------------------------------------------------------------------------------------- chat
@@ -604,7 +652,7 @@ static int converse(chat *c)
         input_result result = input_read(in, &message);
         if (result != INPUT_MESSAGE)
             c->ended = true;
-        else if (message.data[0] == '/' && isalpha((unsigned char)message.data[1]))
+        else if (is_command(message.data))
             run_chat_command(c, message.data);
         else if (take_dropped_pictures(c, &message))
             say(c, &message);
@@ -627,7 +675,7 @@ static int answer_once(chat *c, const strbuf *prompt)
 static void open_conversation(chat *c, const strbuf *prompt)
 {
     for (uint32_t i = 0; i < c->seen.count; i++)
-        note("picture: %s", c->seen.paths[i]);
+        note("picture: %s", c->seen.list[i].path);
     note("> %s", prompt->data);
     say(c, prompt);
 }
@@ -692,6 +740,8 @@ static int run_chat(chat *c, const strbuf *prompt)
     if (!options.mode && !kim_model_get_info(c->o.model)->chat)
         c->talk.mode = MODE_CONTINUE;
     conversation_set_system(&c->talk, options.system);
+    if (interrupts) // while it all was opened
+        return STATUS_FAILED;
     if (!options.quiet)
         print_banner(c);
     if (!options.interactive && prompt->length)

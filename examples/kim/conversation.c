@@ -7,6 +7,7 @@
 
 static const char file_format[] = "kimberlite conversation";
 enum { FILE_VERSION = 1 };
+static const char image_mark[] = "<start_of_image>";
 
 static const char *const mode_names[] = {
     [MODE_TEMPLATE] = "template", [MODE_CONTINUE] = "continue"
@@ -37,6 +38,24 @@ void conversation_free(conversation *c)
     *c = (conversation){ 0 };
 }
 
+static uint32_t count_marks(const char *text)
+{
+    uint32_t n = 0;
+    for (; (text = strstr(text, image_mark)); text += strlen(image_mark))
+        n++;
+    return n;
+}
+
+// So messages can be joined, and each picture stays in its own.
+static char *marked(const char *text, uint32_t n_pictures)
+{
+    strbuf whole = { 0 };
+    for (uint32_t n = count_marks(text); n < n_pictures; n++)
+        strbuf_add(&whole, image_mark, strlen(image_mark));
+    strbuf_add(&whole, text, strlen(text));
+    return whole.data;
+}
+
 void conversation_add(conversation *c, bool assistant, const char *text, pictures *seen)
 {
     if (c->count == c->room) {
@@ -44,7 +63,8 @@ void conversation_add(conversation *c, bool assistant, const char *text, picture
         c->messages = checked(realloc(c->messages, c->room * sizeof *c->messages));
     }
     conversation_message *m = &c->messages[c->count++];
-    *m = (conversation_message){ .assistant = assistant, .text = checked(strdup(text)) };
+    *m = (conversation_message){ .assistant = assistant,
+                                 .text = marked(text, seen ? seen->count : 0) };
     if (seen)
         pictures_move(&m->seen, seen);
 }
@@ -71,37 +91,31 @@ pictures conversation_pictures(const conversation *c)
     pictures all = { 0 };
     for (uint32_t i = 0; i < c->count; i++)
         all.count += c->messages[i].seen.count;
-    all.images = checked(calloc((size_t)all.count + 1, sizeof *all.images));
-    all.paths = checked(calloc((size_t)all.count + 1, sizeof *all.paths));
+    all.list = checked(calloc((size_t)all.count + 1, sizeof *all.list));
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->count; i++)
-        for (uint32_t k = 0; k < c->messages[i].seen.count; k++, n++) {
-            all.images[n] = c->messages[i].seen.images[k];
-            all.paths[n] = c->messages[i].seen.paths[k];
-        }
+        for (uint32_t k = 0; k < c->messages[i].seen.count; k++)
+            all.list[n++] = c->messages[i].seen.list[k];
     return all;
 }
 
-static void free_list(pictures *p)
-{
-    free(p->images);
-    free(p->paths);
-}
-
 // Special tokens that the user typed are text here too, but for the places of pictures.
-static kim_err continue_tokens(const conversation *c, const kim_model *model, const pictures *seen,
-                               int32_t **ids, uint32_t *count)
+static kim_err continue_tokens(const conversation *c, const kim_model *model,
+                               kim_image *const *seen, int32_t **ids, uint32_t *count)
 {
+    uint32_t n_seen = 0;
     strbuf text = { 0 };
     strbuf_add(&text, "", 0);
-    for (uint32_t i = 0; i < c->count; i++)
+    for (uint32_t i = 0; i < c->count; i++) {
         strbuf_add(&text, c->messages[i].text, strlen(c->messages[i].text));
+        n_seen += c->messages[i].seen.count;
+    }
     kim_err err = kim_prompt_tokens(model,
                                     &(kim_text){
                                         .text = text.data,
                                         .length = text.length,
-                                        .images = (const kim_image *const *)seen->images,
-                                        .n_images = seen->count,
+                                        .images = (const kim_image *const *)seen,
+                                        .n_images = n_seen,
                                     },
                                     ids, count);
     strbuf_free(&text);
@@ -109,8 +123,8 @@ static kim_err continue_tokens(const conversation *c, const kim_model *model, co
 }
 
 // The template wants the roles in turn: what one of them said in several pieces is joined.
-static kim_err template_tokens(const conversation *c, const kim_model *model, const pictures *seen,
-                               int32_t **ids, uint32_t *count)
+static kim_err template_tokens(const conversation *c, const kim_model *model,
+                               kim_image *const *seen, int32_t **ids, uint32_t *count)
 {
     kim_message *turns = checked(calloc((size_t)c->count + 1, sizeof *turns));
     strbuf *texts = checked(calloc((size_t)c->count + 1, sizeof *texts));
@@ -119,7 +133,7 @@ static kim_err template_tokens(const conversation *c, const kim_model *model, co
         turns[n++] = (kim_message){ .role = "system", .text = c->system };
     for (uint32_t i = 0; i < c->count; i++) {
         if (i == 0 || c->messages[i].assistant != c->messages[i - 1].assistant) {
-            turns[n].images = (const kim_image *const *)seen->images + n_seen;
+            turns[n].images = (const kim_image *const *)seen + n_seen;
             turns[n++].role = c->messages[i].assistant ? "assistant" : "user";
             n_texts++;
         }
@@ -140,23 +154,32 @@ kim_err conversation_tokens(const conversation *c, const kim_model *model, int32
                             uint32_t *count)
 {
     pictures seen = conversation_pictures(c);
-    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, &seen, ids, count)
-                                           : template_tokens(c, model, &seen, ids, count);
-    free_list(&seen);
+    kim_image **images = pictures_images(&seen);
+    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, images, ids, count)
+                                           : template_tokens(c, model, images, ids, count);
+    free(images);
+    free(seen.list);
     return err;
 }
 
 // ------------------------------------------------------------------------------------ file
 
-// A picture is saved by the name of its file.
-static void add_paths(cJSON *message, const pictures *seen)
+// A picture is saved by the name of its file, and what the model was shown of it.
+static void add_pictures(cJSON *message, const pictures *seen)
 {
     if (!seen->count)
         return;
     cJSON *list = cJSON_AddArrayToObject(message, "images");
     for (uint32_t i = 0; i < seen->count; i++) {
-        char *absolute = realpath(seen->paths[i], NULL);
-        cJSON_AddItemToArray(list, cJSON_CreateString(absolute ? absolute : seen->paths[i]));
+        const shown *p = &seen->list[i];
+        char *absolute = realpath(p->path, NULL);
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddStringToObject(object, "file", absolute ? absolute : p->path);
+        cJSON_AddBoolToObject(object, "pan_and_scan", p->crops.on);
+        cJSON_AddNumberToObject(object, "min_crop", p->crops.min_crop);
+        cJSON_AddNumberToObject(object, "max_crops", p->crops.max_crops);
+        cJSON_AddNumberToObject(object, "pan_ratio", (double)p->crops.ratio);
+        cJSON_AddItemToArray(list, object);
         free(absolute);
     }
 }
@@ -173,7 +196,7 @@ bool conversation_save(const conversation *c, const char *path)
         cJSON *message = cJSON_CreateObject();
         cJSON_AddStringToObject(message, "role", c->messages[i].assistant ? "assistant" : "user");
         cJSON_AddStringToObject(message, "text", c->messages[i].text);
-        add_paths(message, &c->messages[i].seen);
+        add_pictures(message, &c->messages[i].seen);
         cJSON_AddItemToArray(messages, message);
     }
     char *printed = checked(cJSON_Print(json));
@@ -189,18 +212,33 @@ static const char *string_field(const cJSON *object, const char *name)
     return value ? value : "";
 }
 
-// NULL, or what is wrong; "" where that was printed already.
+// A count in a saved picture: 0 where there is none, or it is none.
+static double number_field(const cJSON *object, const char *name)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, name);
+    return cJSON_IsNumber(value) && value->valuedouble > 0 && value->valuedouble < 1e6
+               ? value->valuedouble
+               : 0;
+}
+
+// NULL, or what is wrong.
 static const char *read_pictures(pictures *seen, kim_model *model, const cJSON *message)
 {
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(message, "images"), *name;
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(message, "images"), *one;
     if (list && !cJSON_IsArray(list))
         return "the pictures of a message are no list";
-    cJSON_ArrayForEach(name, list)
+    cJSON_ArrayForEach(one, list)
     {
-        if (!cJSON_IsString(name))
-            return "the name of a picture is no text";
-        if (pictures_add(seen, model, cJSON_GetStringValue(name)) != STATUS_OK)
-            return "";
+        const kim_pan_and_scan crops = {
+            .on = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(one, "pan_and_scan")),
+            .min_crop = (uint32_t)number_field(one, "min_crop"),
+            .max_crops = (uint32_t)number_field(one, "max_crops"),
+            .ratio = (float)number_field(one, "pan_ratio"),
+        };
+        if (!*string_field(one, "file"))
+            return "a picture has no name of a file";
+        if (pictures_add(seen, model, string_field(one, "file"), &crops) != STATUS_OK)
+            return "a picture of it cannot be shown";
     }
     return NULL;
 }
@@ -253,8 +291,7 @@ bool conversation_load(conversation *c, kim_model *model, const char *path)
     strbuf_free(&file);
     if (problem) {
         conversation_free(&fresh);
-        if (*problem)
-            fail("%s cannot be loaded: %s", path, problem);
+        fail("%s cannot be loaded: %s", path, problem);
         return false;
     }
     conversation_free(c);

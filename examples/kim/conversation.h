@@ -16,8 +16,8 @@ bool conversation_mode_parse(const char *name, conversation_mode *mode);
 
 typedef struct conversation_message {
     bool assistant; // else the user's
-    char *text;
-    pictures seen; // of the user's; see kim_message for where they stand
+    char *text;     // has <start_of_image> for each of its pictures
+    pictures seen;  // of the user's
 } conversation_message;
 
 typedef struct conversation {
@@ -29,14 +29,15 @@ typedef struct conversation {
 
 void conversation_free(conversation *c);
 
-// seen: emptied, the message has them; NULL: none
+// seen: emptied, the message has them; NULL: none. Those for which the text has no <start_of_image>
+// stand before it.
 void conversation_add(conversation *c, bool assistant, const char *text, pictures *seen);
 // Takes the last message away.
 void conversation_drop(conversation *c);
 // text: NULL or "": none
 void conversation_set_system(conversation *c, const char *text);
 
-// All pictures of it, in order. Free `images` and `paths` only.
+// All pictures of it, in order, which stay its own. Free `list` alone.
 pictures conversation_pictures(const conversation *c);
 
 // The tokens of all of it, up to where the model goes on; all pictures must be encoded.

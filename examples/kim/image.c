@@ -115,7 +115,7 @@ static int write_png(const kim_image *image)
 
 static int show(opened *o, const pictures *seen)
 {
-    const kim_image *image = seen->images[0];
+    const kim_image *image = seen->list[0].image;
     kim_image_info info;
     double seconds = 0;
     if (options.soft && pictures_encode(seen, o->model, &seconds))
@@ -161,7 +161,7 @@ int command_image(int argc, const char **argv)
     if (status == STATUS_OK)
         status = given.mmproj && !given.model ? open_encoder(&o) : open_model(&o);
     if (status == STATUS_OK)
-        status = pictures_add(&seen, o.model, options.file);
+        status = pictures_add(&seen, o.model, options.file, NULL);
     if (status == STATUS_OK)
         status = show(&o, &seen);
     pictures_free(&seen);

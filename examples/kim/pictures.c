@@ -44,26 +44,26 @@ int check_picture_options(void)
     return STATUS_OK;
 }
 
-int pictures_add(pictures *p, kim_model *model, const char *path)
+int pictures_add(pictures *p, kim_model *model, const char *path, const kim_pan_and_scan *crops)
 {
-    const kim_pan_and_scan crops = {
-        .on = options.pan_and_scan,
-        .min_crop = (uint32_t)options.min_crop,
-        .max_crops = (uint32_t)options.max_crops,
-        .ratio = options.ratio,
-    };
-    kim_image *image = NULL;
+    shown one = { .crops = {
+                      .on = options.pan_and_scan,
+                      .min_crop = (uint32_t)options.min_crop,
+                      .max_crops = (uint32_t)options.max_crops,
+                      .ratio = options.ratio,
+                  } };
+    if (crops)
+        one.crops = *crops;
     if (!kim_model_get_info(model)->vision)
         return fail("this model cannot see pictures; give the mmproj file that was published with "
                     "it, with --mmproj");
-    if (kim_image_open(&image, path) || kim_image_prepare(image, model, &crops)) {
-        kim_image_destroy(&image);
+    if (kim_image_open(&one.image, path) || kim_image_prepare(one.image, model, &one.crops)) {
+        kim_image_destroy(&one.image);
         return fail_library();
     }
-    p->images = checked(realloc(p->images, (p->count + 1) * sizeof *p->images));
-    p->paths = checked(realloc(p->paths, (p->count + 1) * sizeof *p->paths));
-    p->images[p->count] = image;
-    p->paths[p->count++] = checked(strdup(path));
+    one.path = checked(strdup(path));
+    p->list = checked(realloc(p->list, (p->count + 1) * sizeof *p->list));
+    p->list[p->count++] = one;
     return STATUS_OK;
 }
 
@@ -71,7 +71,7 @@ int pictures_add_given(pictures *p, kim_model *model)
 {
     pictures added = { 0 };
     for (char **file = options.files; file && *file; file++)
-        if (pictures_add(&added, model, *file) != STATUS_OK) {
+        if (pictures_add(&added, model, *file, NULL) != STATUS_OK) {
             pictures_free(&added);
             return STATUS_FAILED;
         }
@@ -79,15 +79,20 @@ int pictures_add_given(pictures *p, kim_model *model)
     return STATUS_OK;
 }
 
+kim_image **pictures_images(const pictures *p)
+{
+    kim_image **images = checked(calloc((size_t)p->count + 1, sizeof(kim_image *)));
+    for (uint32_t i = 0; i < p->count; i++)
+        images[i] = p->list[i].image;
+    return images;
+}
+
 void pictures_move(pictures *to, pictures *from)
 {
-    const uint32_t count = to->count + from->count;
     if (from->count) {
-        to->images = checked(realloc(to->images, count * sizeof *to->images));
-        to->paths = checked(realloc(to->paths, count * sizeof *to->paths));
-        memcpy(to->images + to->count, from->images, from->count * sizeof *to->images);
-        memcpy(to->paths + to->count, from->paths, from->count * sizeof *to->paths);
-        to->count = count;
+        to->list = checked(realloc(to->list, (to->count + from->count) * sizeof *to->list));
+        memcpy(to->list + to->count, from->list, from->count * sizeof *to->list);
+        to->count += from->count;
     }
     from->count = 0;
     pictures_free(from);
@@ -96,11 +101,10 @@ void pictures_move(pictures *to, pictures *from)
 void pictures_free(pictures *p)
 {
     for (uint32_t i = 0; i < p->count; i++) {
-        kim_image_destroy(&p->images[i]);
-        free(p->paths[i]);
+        kim_image_destroy(&p->list[i].image);
+        free(p->list[i].path);
     }
-    free(p->images);
-    free(p->paths);
+    free(p->list);
     *p = (pictures){ 0 };
 }
 
@@ -120,7 +124,9 @@ kim_err pictures_encode(const pictures *p, kim_model *model, double *seconds)
     if (!p->count)
         return KIM_OK;
     kim_model_get_vision_stats(model, &before);
-    kim_err err = kim_images_encode(model, p->images, p->count, show_progress, NULL);
+    kim_image **images = pictures_images(p);
+    kim_err err = kim_images_encode(model, images, p->count, show_progress, NULL);
+    free(images);
     progress_clear();
     kim_model_get_vision_stats(model, &after);
     if (after.tiles > before.tiles)

@@ -10,10 +10,16 @@ extern struct poptOption picture_options[];
 // The same without --image.
 extern struct poptOption crop_options[];
 
-// Pictures and the names of their files. Zero-initialised is empty.
+// A picture, its file, and what the model is shown of it.
+typedef struct shown {
+    kim_image *image;
+    char *path;
+    kim_pan_and_scan crops;
+} shown;
+
+// Zero-initialised is empty.
 typedef struct pictures {
-    kim_image **images; // [count]
-    char **paths;
+    shown *list;
     uint32_t count;
 } pictures;
 
@@ -21,8 +27,12 @@ typedef struct pictures {
 int check_picture_options(void);
 
 // Returns STATUS_OK, or STATUS_FAILED with the sentence printed and nothing added.
-int pictures_add(pictures *p, kim_model *model, const char *path);
+// crops: NULL: those of the options
+int pictures_add(pictures *p, kim_model *model, const char *path, const kim_pan_and_scan *crops);
 int pictures_add_given(pictures *p, kim_model *model); // those of --image
+
+// The images alone, one after the other: [count], free with free().
+kim_image **pictures_images(const pictures *p);
 
 // Moves all to the end of `to`.
 void pictures_move(pictures *to, pictures *from);
