@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The vision encoder against the reference implementation, its memory, and what it refuses.
 //
-//   encoder_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation]
+//   encoder_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation] [--limit
+//   N]
+//
+// --limit: pictures of each model; 0: all
 #include "vision_support.h"
 
 #include "vision/tiles.h"
@@ -128,7 +131,7 @@ static void test_model(const model_options *o, kim_gpu *gpu, const char *name)
     encoder_plan(s.e, &weights, &activations);
     CHECK(kim_gpu_memory_used(gpu) - before == weights, "the weights take %llu bytes, planned %llu",
           (unsigned long long)(kim_gpu_memory_used(gpu) - before), (unsigned long long)weights);
-    for (uint32_t i = 0; i < v.n_pictures; i++)
+    for (uint32_t i = 0; i < v.n_pictures && (!o->limit || i < o->limit); i++)
         test_picture(&v, s.e, i);
     CHECK(kim_gpu_memory_used(gpu) - before == weights + activations,
           "all takes %llu bytes, planned %llu + %llu",

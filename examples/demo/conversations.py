@@ -121,7 +121,7 @@ def make_row(tokenizer, rng, rnd):
         row.text(PICTURE)
         row.turn(asker.ask(first))
         row.user(PICTURE)
-    _add_branches(row, rnd, lambda: asker.ask(second) if in_turn and rnd.random() < .5
+    _add_branches(row, rnd, lambda: asker.ask(second) if in_turn and rnd.random() < .2
                   else asker.ask_two(first, second), asker)
     return row, pair
 

@@ -179,7 +179,13 @@ PHRASINGS = {
         "Does the first or the second {pic} have more {m}?",
         "Compare the {m}. Which {pic} has more?",
         "Which has more {m}, the first or the second {pic}?",
-        "Can you say which {pic} has more {m}?"],
+        "Can you say which {pic} has more {m}?",
+        "Do you see more {m} in the first or in the second {pic}?",
+        "Look at both {pic}s. Which has more {m}?",
+        "(Please|) compare the two {pic}s. Which one (shows|has) more {m}?",
+        "Is it the first or the second {pic} that has more {m}?",
+        "I (want|would like) to know which {pic} has more {m}.",
+        "(Tell me|Say) in which {pic} you see more {m}."],
         ["Which of the two pictures shows more {m}?", "In which picture do you see more {m}?",
          "Can you tell me which picture has more {m}?",
          "Which of these pictures would you say has more {m}?"]),
@@ -191,7 +197,11 @@ PHRASINGS = {
         "Is there the same number of {m} in both {pic}s?",
         "Does the first {pic} have as many {m} as the second (|one|{pic})?",
         "(Tell me|Say) (if|whether) both {pic}s have the same number of {m}.",
-        "Can you say (if|whether) the two {pic}s have the same number of {m}?"],
+        "Can you say (if|whether) the two {pic}s have the same number of {m}?",
+        "Look at both {pic}s. Is the number of {m} the same?",
+        "I (want|would like) to know (if|whether) both {pic}s have the same number of {m}.",
+        "Do you see the same number of {m} in both {pic}s?",
+        "Is it true that both {pic}s have the same number of {m}?"],
         ["Is the number of {m} the same in the two pictures?",
          "Can you tell me if both pictures show the same number of {m}?",
          "Would you say both pictures have the same number of {m}?"]),
@@ -201,7 +211,10 @@ PHRASINGS = {
         "(Tell me|Say) which {pic} (shows|has) {a}.",
         "Is there {a} in the first or the second {pic}?",
         "Does the first or the second {pic} (show|have) {a}?",
-        "Can you say which {pic} (shows|has) {a}?"],
+        "Can you say which {pic} (shows|has) {a}?",
+        "I (want|would like) to know which {pic} (shows|has) {a}.",
+        "(Tell me|Say) in which {pic} you see {a}.",
+        "Is it the first or the second {pic} that (shows|has) {a}?"],
         ["Can you tell me which picture has {a}?", "In which of the two pictures is there {a}?",
          "Which of these pictures shows {a}?",
          "Where can you find {a}, in the first or the second picture?"]),
@@ -209,7 +222,9 @@ PHRASINGS = {
         "Is there {a} in both {pic}s?", "Do (both|the|the two) {pic}s (both|) (show|have) {a}?",
         "(Can|Do) you see {a} in both {pic}s?", "Does each {pic} (show|have) {a}?",
         "Is {a} in both {pic}s?", "(Tell me|Say) (if|whether) both {pic}s (show|have) {a}.",
-        "Can you say (if|whether) both {pic}s (show|have) {a}?"],
+        "Can you say (if|whether) both {pic}s (show|have) {a}?",
+        "I (want|would like) to know (if|whether) both {pic}s (show|have) {a}.",
+        "Is it true that both {pic}s (show|have) {a}?"],
         ["Do you find {a} in both pictures?", "Can you tell me if there is {a} in both pictures?",
          "Would you say there is {a} in both pictures?"]),
     "outside": ([
@@ -569,7 +584,7 @@ class Asker:
         rnd = self.rnd
         side = rnd.choice(list(RELATIONS))
         relation = rnd.choice(RELATIONS[side])
-        if rnd.random() < .08:
+        if rnd.random() < .12:
             name, (_, other) = self._absent_name(things), self._unique(things)
             names = [name, other]
             rnd.shuffle(names)

@@ -20,7 +20,7 @@ import model as m
 import train_text
 import train_vision
 
-VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 2400, 2000, 5000
+VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 2400, 2000, 5500
 
 
 def run_stage(folder, name):
