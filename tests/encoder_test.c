@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The vision encoder against the reference implementation, its memory, and what it refuses.
 //
-//   encoder_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation] [--limit
-//   N]
+//   encoder_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation]
+//                [--limit N]
 //
 // --limit: pictures of each model; 0: all
 #include "vision_support.h"
