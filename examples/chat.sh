@@ -42,12 +42,14 @@ fi
 demo=$kim_root/examples/demo
 picture=$demo/samples/shapes.png
 first=yes
+sampling=--greedy # such a small model errs when it is drawn from
 for option in "$@"; do
     case $option in
     -m | --model | -m?* | --model=*) exec "$programs/kim" chat "$@" ;;
+    --temp | --temp=* | --top-* | --min-p* | --seed*) sampling= ;;
     -p | --prompt | -p?* | --prompt=* | -i | --interactive | --image | --image=* | -h | --help) first= ;;
     esac
 done
 [ -t 0 ] || first=
 [ -z "$first" ] || set -- --image "$picture" -i -p "What do you see?" "$@"
-exec "$programs/kim" chat -m "$demo/demo.gguf" --mmproj "$demo/demo-mmproj.gguf" "$@"
+exec "$programs/kim" chat -m "$demo/demo.gguf" --mmproj "$demo/demo-mmproj.gguf" $sampling "$@"

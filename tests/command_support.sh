@@ -64,6 +64,13 @@ shows() {
     fi
 }
 
+# Whether there are pseudo-terminals, which `script` runs a program in; says so if not.
+has_terminal() {
+    script -qec true /dev/null >/dev/null 2>&1 && return
+    echo "no pseudo-terminal can be made here: what is different at a terminal is not checked"
+    return 1
+}
+
 finish() {
     echo "$checks checks, $failures failed"
     [ "$failures" = 0 ]

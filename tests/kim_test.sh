@@ -264,7 +264,7 @@ tell me" --context 64
 
 # At a terminal, which script(1) makes where it is installed.
 terminal_checks() {
-    command -v script >/dev/null || { echo "no script(1): nothing is typed at a terminal"; return; }
+    has_terminal || return
     printf 'Once upon a time\r/stats\r/exit\r' | TERM=xterm \
         script -qec "'$kim' chat -m '$model' --greedy -n 6" "$dir/screen" >"$dir/out" 2>"$dir/err"
     status=$? command_line='chat at a terminal'

@@ -294,7 +294,7 @@ interrupt_checks() {
     check 'what came is there' cmp -s -n "$(wc -c <"$to/slow.gguf.part")" "$to/slow.gguf.part" "$dir/good"
     fetches slow.gguf "$hub/slow/slow.gguf"
     check 'it went on' [ "$(asked '/slow/slow.gguf bytes=[1-9]')" = 1 ]
-    command -v script >/dev/null || { echo "no script(1): the bar is not looked at"; return; }
+    has_terminal || return
     TERM=xterm script -qec "'$kim' pull --to '$to' '$hub/slow/bar.gguf'" "$dir/screen" \
         >"$dir/out" 2>"$dir/err" </dev/null
     status=$? command_line='slow.gguf at a terminal'

@@ -111,14 +111,13 @@ def make_row(tokenizer, rng, rnd):
         return row, [scene]
     pair = [random_scene(rng, True) for _ in range(2)]
     first, second = (scene.things for scene in pair)
-    row.text(BEGIN)
     in_turn = shape >= .86  # the second picture comes in a later turn, and may be all that is meant
     if shape < .68:
-        row.text("First picture:" + PICTURE + "Second picture:" + PICTURE)
+        row.text(BEGIN + "First picture:" + PICTURE + "Second picture:" + PICTURE)
     elif shape < .86:
-        row.text(PICTURE + PICTURE)
+        row.text(BEGIN + PICTURE + PICTURE)
     else:
-        row.text(PICTURE)
+        row.text(BEGIN + PICTURE)
         row.turn(asker.ask(first))
         row.user(PICTURE)
     _add_branches(row, rnd, lambda: asker.ask(second) if in_turn and rnd.random() < .2
