@@ -48,10 +48,7 @@ static kim_err place_norm(kim_model *m, const char *name, uint32_t width, span *
 {
     kim_err err = KIM_OK;
     const file_tensor *t;
-    TRY(tensors_expect(m->files.text, name, width, 1, &t));
-    if (!weight_is_plain(t->type))
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: the tensor %s is of type %s; F32, F16 or BF16 is expected",
-             t->path, name, tensor_type_find(t->type)->name);
+    TRY(tensors_expect_plain(m->files.text, name, width, 1, &t));
     TRY(pool_place(&m->weights, width * 4ull, out));
 error:
     return err;

@@ -150,12 +150,26 @@ kim_err tensors_expect(const tensors *t, const char *name, uint64_t width, uint6
     return KIM_OK;
 }
 
+static kim_err check_plain(const file_tensor *t)
+{
+    return weight_is_plain(t->type)
+               ? KIM_OK
+               : kim_fail(KIM_ERR_UNSUPPORTED,
+                          "%s: the tensor %s is of type %s; F32, F16 or BF16 is expected", t->path,
+                          t->name, tensor_type_find(t->type)->name);
+}
+
+kim_err tensors_expect_plain(const tensors *t, const char *name, uint64_t width, uint64_t rows,
+                             const file_tensor **out)
+{
+    const kim_err err = tensors_expect(t, name, width, rows, out);
+    return err ? err : check_plain(*out);
+}
+
 kim_err file_tensor_read(const file_tensor *t, float *out)
 {
-    if (!weight_is_plain(t->type))
-        return kim_fail(KIM_ERR_UNSUPPORTED,
-                        "%s: the tensor %s is of type %s; F32, F16 or BF16 is expected", t->path,
-                        t->name, tensor_type_find(t->type)->name);
-    weight_to_floats(t->type, t->data, t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], out);
-    return KIM_OK;
+    const kim_err err = check_plain(t);
+    if (!err)
+        weight_to_floats(t->type, t->data, t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], out);
+    return err;
 }

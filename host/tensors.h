@@ -54,6 +54,10 @@ const file_tensor *tensors_find(const tensors *t, const char *name);
 kim_err tensors_expect(const tensors *t, const char *name, uint64_t width, uint64_t rows,
                        const file_tensor **out);
 
+// The same, of type F32, F16 or BF16; another one is KIM_ERR_UNSUPPORTED.
+kim_err tensors_expect_plain(const tensors *t, const char *name, uint64_t width, uint64_t rows,
+                             const file_tensor **out);
+
 // The elements of a tensor of type F32, F16 or BF16 as f32; another type is KIM_ERR_UNSUPPORTED.
 // out: [elements]
 kim_err file_tensor_read(const file_tensor *t, float *out);

@@ -3,28 +3,7 @@
 //   clang -fsanitize=fuzzer,address,undefined ...; gguf_fuzz TESTS_FOLDER/corpus/gguf
 #include "host/gguf.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static volatile uint8_t sink;
-
-// Reads each byte, so that ASan sees those that are not there.
-static void touch(const void *data, uint64_t bytes)
-{
-    const uint8_t *p = data;
-    uint8_t sum = 0;
-    for (uint64_t i = 0; i < bytes; i++)
-        sum ^= p[i];
-    sink = sum;
-}
+#include "fuzz_support.h"
 
 static void read_single_values(const gguf *g, const char *name)
 {

@@ -3,27 +3,7 @@
 //   clang -fsanitize=fuzzer,address,undefined ...; picture_fuzz TESTS_FOLDER/corpus/picture
 #include "vision/tiles.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static volatile uint8_t sink;
-
-// Reads each byte, so that ASan sees those that are not there.
-static void touch(const uint8_t *p, size_t bytes)
-{
-    uint8_t sum = 0;
-    for (size_t i = 0; i < bytes; i++)
-        sum ^= p[i];
-    sink = sum;
-}
+#include "fuzz_support.h"
 
 static uint32_t crc_of(const uint8_t *data, size_t n)
 {

@@ -109,13 +109,8 @@ static kim_err load_vectors(const loader *l, const char *const *names, uint32_t 
     float *values = NULL;
     const uint64_t each = (uint64_t)width * rows;
     const file_tensor *t;
-    for (uint32_t i = 0; i < n; i++) {
-        TRY(tensors_expect(l->files, names[i], width, rows, &t));
-        if (!weight_is_plain(t->type))
-            FAIL(KIM_ERR_UNSUPPORTED,
-                 "%s: the tensor %s is of type %s; F32, F16 or BF16 is expected", t->path, t->name,
-                 tensor_type_find(t->type)->name);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        TRY(tensors_expect_plain(l->files, names[i], width, rows, &t));
     if (!l->to) {
         if (n * each * 4 > l->e->weights.block_limit)
             FAIL(KIM_ERR_UNSUPPORTED, "%s: %s does not fit in a block of %llu bytes", t->path,

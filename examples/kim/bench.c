@@ -56,17 +56,21 @@ typedef struct bench {
 
 // -------------------------------------------------------------------------------- measuring
 
+static uint32_t next_random(uint32_t *state)
+{
+    *state ^= *state << 13; // xorshift32, Marsaglia 2003
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    return *state;
+}
+
 // Any ids do: what is computed does not depend on them. Fixed, so that two runs are the same.
 static void make_tokens(bench *b, uint32_t count)
 {
     uint32_t state = 2463534242u;
     b->tokens = checked(malloc(count * sizeof *b->tokens));
-    for (uint32_t i = 0; i < count; i++) {
-        state ^= state << 13; // xorshift32, Marsaglia 2003
-        state ^= state >> 17;
-        state ^= state << 5;
-        b->tokens[i] = (int32_t)(state % b->info->vocab);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        b->tokens[i] = (int32_t)(next_random(&state) % b->info->vocab);
     b->tokens[0] = b->info->bos;
 }
 
@@ -97,12 +101,8 @@ static kim_err make_picture(kim_image **out, uint32_t size)
     static uint32_t state = 88172645u;
     const size_t bytes = (size_t)size * size * 3;
     uint8_t *pixels = checked(malloc(bytes));
-    for (size_t i = 0; i < bytes; i++) {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        pixels[i] = (uint8_t)(state >> 24);
-    }
+    for (size_t i = 0; i < bytes; i++)
+        pixels[i] = (uint8_t)(next_random(&state) >> 24);
     kim_err err = kim_image_from_pixels(out, pixels, size, size, 3, 0);
     free(pixels);
     return err;

@@ -586,7 +586,6 @@ static reply ask(const char *path)
 // after asking. False: there is nothing to say, or the user does not want to.
 static bool take_dropped_pictures(chat *c, strbuf *message)
 {
-    static const char mark[] = "<start_of_image>";
     const bool looks = isatty(STDIN_FILENO) && kim_model_get_info(c->o.model)->vision &&
                        strlen(message->data) == message->length;
     strbuf whole = { 0 };
@@ -599,7 +598,7 @@ static bool take_dropped_pictures(chat *c, strbuf *message)
         r = picture ? ask(path) : REPLY_NO;
         ok = r != REPLY_STOP && (r == REPLY_NO || take_picture(c, path));
         if (r == REPLY_YES)
-            strbuf_add(&whole, mark, sizeof mark - 1);
+            strbuf_add(&whole, IMAGE_MARK, strlen(IMAGE_MARK));
         else
             strbuf_add(&whole, at, (size_t)(end - at));
         said |= r == REPLY_NO;

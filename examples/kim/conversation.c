@@ -7,7 +7,6 @@
 
 static const char file_format[] = "kimberlite conversation";
 enum { FILE_VERSION = 1 };
-static const char image_mark[] = "<start_of_image>";
 
 static const char *const mode_names[] = {
     [MODE_TEMPLATE] = "template", [MODE_CONTINUE] = "continue"
@@ -41,7 +40,7 @@ void conversation_free(conversation *c)
 static uint32_t count_marks(const char *text)
 {
     uint32_t n = 0;
-    for (; (text = strstr(text, image_mark)); text += strlen(image_mark))
+    for (; (text = strstr(text, IMAGE_MARK)); text += strlen(IMAGE_MARK))
         n++;
     return n;
 }
@@ -51,7 +50,7 @@ static char *marked(const char *text, uint32_t n_pictures)
 {
     strbuf whole = { 0 };
     for (uint32_t n = count_marks(text); n < n_pictures; n++)
-        strbuf_add(&whole, image_mark, strlen(image_mark));
+        strbuf_add(&whole, IMAGE_MARK, strlen(IMAGE_MARK));
     strbuf_add(&whole, text, strlen(text));
     return whole.data;
 }

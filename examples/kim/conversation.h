@@ -10,6 +10,9 @@ typedef enum conversation_mode {
     MODE_CONTINUE, // one running text, which the model continues
 } conversation_mode;
 
+// Where a picture stands in a text.
+#define IMAGE_MARK "<start_of_image>"
+
 // "template", "continue"
 const char *conversation_mode_name(conversation_mode mode);
 bool conversation_mode_parse(const char *name, conversation_mode *mode);
