@@ -107,12 +107,13 @@ static bool go_on(void *user, uint64_t done, uint64_t total)
 
 // Looks at the pictures that are new, and reads what the session has not read yet. Ctrl-C ends
 // both.
-static kim_err read_prompt(chat *c, const pictures *seen, uint32_t *too_many)
+static kim_err read_prompt(chat *c, uint32_t *too_many)
 {
     int32_t *ids = NULL;
     kim_prompt prompt = { .progress = go_on };
+    kim_image **images = conversation_images(&c->talk, &prompt.n_images);
     uint32_t reused = 0;
-    kim_err err = pictures_encode(seen, c->o.model, &c->last.picture_seconds);
+    kim_err err = pictures_encode(images, prompt.n_images, c->o.model, &c->last.picture_seconds);
     if (!err)
         err = conversation_tokens(&c->talk, c->o.model, &ids, &prompt.count);
     const uint32_t room = kim_session_context(c->o.session);
@@ -123,15 +124,13 @@ static kim_err read_prompt(chat *c, const pictures *seen, uint32_t *too_many)
     if (!err) {
         const double start = now_seconds();
         prompt.tokens = ids;
-        kim_image **images = pictures_images(seen);
         prompt.images = (const kim_image *const *)images;
-        prompt.n_images = seen->count;
         err = kim_session_continue(c->o.session, &prompt, &reused);
-        free(images);
         c->last.prompt_tokens = prompt.count - reused;
         c->last.prompt_seconds = now_seconds() - start;
     }
     kim_free(ids);
+    free(images);
     return err;
 }
 
@@ -139,9 +138,7 @@ static kim_err read_prompt(chat *c, const pictures *seen, uint32_t *too_many)
 static bool read_conversation(chat *c)
 {
     uint32_t too_many = 0, room = kim_session_context(c->o.session);
-    pictures seen = conversation_pictures(&c->talk);
-    kim_err err = read_prompt(c, &seen, &too_many);
-    free(seen.list);
+    kim_err err = read_prompt(c, &too_many);
     if (too_many)
         c->status = fail("with this message there are %u tokens, %u more than a context of %u "
                          "positions has room for; shorten it (/image alone takes pictures "

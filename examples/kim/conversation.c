@@ -85,30 +85,29 @@ void conversation_set_system(conversation *c, const char *text)
 
 // ---------------------------------------------------------------------------------- tokens
 
-pictures conversation_pictures(const conversation *c)
+kim_image **conversation_images(const conversation *c, uint32_t *count)
 {
-    pictures all = { 0 };
-    for (uint32_t i = 0; i < c->count; i++)
-        all.count += c->messages[i].seen.count;
-    all.list = checked(calloc((size_t)all.count + 1, sizeof *all.list));
+    kim_image **images;
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->count; i++)
+        n += c->messages[i].seen.count;
+    images = checked(calloc((size_t)n + 1, sizeof(kim_image *)));
+    *count = 0;
+    for (uint32_t i = 0; i < c->count; i++)
         for (uint32_t k = 0; k < c->messages[i].seen.count; k++)
-            all.list[n++] = c->messages[i].seen.list[k];
-    return all;
+            images[(*count)++] = c->messages[i].seen.list[k].image;
+    return images;
 }
 
 // Special tokens that the user typed are text here too, but for the places of pictures.
 static kim_err continue_tokens(const conversation *c, const kim_model *model,
-                               kim_image *const *seen, int32_t **ids, uint32_t *count)
+                               kim_image *const *seen, uint32_t n_seen, int32_t **ids,
+                               uint32_t *count)
 {
-    uint32_t n_seen = 0;
     strbuf text = { 0 };
     strbuf_add(&text, "", 0);
-    for (uint32_t i = 0; i < c->count; i++) {
+    for (uint32_t i = 0; i < c->count; i++)
         strbuf_add(&text, c->messages[i].text, strlen(c->messages[i].text));
-        n_seen += c->messages[i].seen.count;
-    }
     kim_err err = kim_prompt_tokens(model,
                                     &(kim_text){
                                         .text = text.data,
@@ -152,12 +151,11 @@ static kim_err template_tokens(const conversation *c, const kim_model *model,
 kim_err conversation_tokens(const conversation *c, const kim_model *model, int32_t **ids,
                             uint32_t *count)
 {
-    pictures seen = conversation_pictures(c);
-    kim_image **images = pictures_images(&seen);
-    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, images, ids, count)
+    uint32_t n;
+    kim_image **images = conversation_images(c, &n);
+    kim_err err = c->mode == MODE_CONTINUE ? continue_tokens(c, model, images, n, ids, count)
                                            : template_tokens(c, model, images, ids, count);
     free(images);
-    free(seen.list);
     return err;
 }
 

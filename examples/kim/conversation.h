@@ -40,8 +40,8 @@ void conversation_drop(conversation *c);
 // text: NULL or "": none
 void conversation_set_system(conversation *c, const char *text);
 
-// All pictures of it, in order, which stay its own. Free `list` alone.
-pictures conversation_pictures(const conversation *c);
+// All images of it, in order, which stay its own: [*count], free the list with free().
+kim_image **conversation_images(const conversation *c, uint32_t *count);
 
 // The tokens of all of it, up to where the model goes on; all pictures must be encoded.
 // ids: free with kim_free()

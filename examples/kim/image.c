@@ -115,10 +115,10 @@ static int write_png(const kim_image *image)
 
 static int show(opened *o, const pictures *seen)
 {
-    const kim_image *image = seen->list[0].image;
+    kim_image *image = seen->list[0].image;
     kim_image_info info;
     double seconds = 0;
-    if (options.soft && pictures_encode(seen, o->model, &seconds))
+    if (options.soft && pictures_encode(&image, 1, o->model, &seconds))
         return fail_library();
     kim_image_get_info(image, &info);
     printf("picture  %u x %u\n", info.width, info.height);

@@ -48,8 +48,8 @@ typedef struct step {
 
 typedef struct result {
     pictures seen;
-    const kim_image *const *images; // of `seen`, once they are encoded
-    int32_t *ids;                   // [n_ids] of the prompt
+    kim_image **images; // of `seen`
+    int32_t *ids;       // [n_ids] of the prompt
     uint32_t n_ids;
     float *nll;  // [n_ids - 1] of a soft token NAN
     step *steps; // [n_steps]
@@ -60,11 +60,12 @@ typedef struct result {
 
 static kim_err text_ids(const kim_model *model, const strbuf *prompt, result *r)
 {
+    const kim_image *const *images = (const kim_image *const *)r->images;
     int32_t *ids;
     const kim_message message = {
-        .role = "user", .text = prompt->data, .images = r->images, .n_images = r->seen.count
+        .role = "user", .text = prompt->data, .images = images, .n_images = r->seen.count
     };
-    const kim_text text = { prompt->data, prompt->length, true, r->images, r->seen.count };
+    const kim_text text = { prompt->data, prompt->length, true, images, r->seen.count };
     kim_err err = options.raw ? kim_prompt_tokens(model, &text, &ids, &r->n_ids)
                               : kim_chat_tokens(model, &message, 1, &ids, &r->n_ids);
     if (err)
@@ -80,9 +81,9 @@ static int make_prompt(kim_model *model, result *r)
     double seconds;
     if (pictures_add_given(&r->seen, model) != STATUS_OK)
         return STATUS_FAILED;
-    if (pictures_encode(&r->seen, model, &seconds))
+    r->images = pictures_images(&r->seen);
+    if (pictures_encode(r->images, r->seen.count, model, &seconds))
         return fail_library();
-    r->images = (const kim_image *const *)pictures_images(&r->seen);
     if (options.ids)
         return STATUS_OK; // from check_options
     strbuf prompt = { 0 };
@@ -177,7 +178,7 @@ static int compute(const opened *o, result *r)
     const kim_prompt prompt = {
         .tokens = r->ids,
         .count = r->n_ids,
-        .images = r->images,
+        .images = (const kim_image *const *)r->images,
         .n_images = r->seen.count,
     };
     kim_err err = kim_session_read(o->session, &prompt, scores);
@@ -261,7 +262,7 @@ static void result_free(result *r)
     free(r->steps);
     free(r->nll);
     free(r->ids);
-    free((void *)r->images);
+    free(r->images);
     pictures_free(&r->seen);
 }
 

@@ -116,17 +116,15 @@ static bool show_progress(void *user, uint64_t done, uint64_t total)
     return interrupts == 0;
 }
 
-kim_err pictures_encode(const pictures *p, kim_model *model, double *seconds)
+kim_err pictures_encode(kim_image *const *images, uint32_t count, kim_model *model, double *seconds)
 {
     const double start = now_seconds();
     kim_vision_stats before, after;
     *seconds = 0;
-    if (!p->count)
+    if (!count)
         return KIM_OK;
     kim_model_get_vision_stats(model, &before);
-    kim_image **images = pictures_images(p);
-    kim_err err = kim_images_encode(model, images, p->count, show_progress, NULL);
-    free(images);
+    kim_err err = kim_images_encode(model, images, count, show_progress, NULL);
     progress_clear();
     kim_model_get_vision_stats(model, &after);
     if (after.tiles > before.tiles)

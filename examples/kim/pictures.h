@@ -38,8 +38,9 @@ kim_image **pictures_images(const pictures *p);
 void pictures_move(pictures *to, pictures *from);
 void pictures_free(pictures *p);
 
-// Makes soft tokens of all that have none, with a progress bar where stderr is a terminal.
+// Makes soft tokens of all images that have none, with a progress bar where stderr is a terminal.
 // seconds: set to what it took; 0 where there was nothing to do
-kim_err pictures_encode(const pictures *p, kim_model *model, double *seconds);
+kim_err pictures_encode(kim_image *const *images, uint32_t count, kim_model *model,
+                        double *seconds);
 
 #endif
