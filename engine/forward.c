@@ -31,35 +31,38 @@ static kim_err norm(const forward *f, const span *o, const span *w_post, const s
                           });
 }
 
-static kim_err qk_norm_rope_store(const forward *f, uint32_t i)
+// q and k normed and rotated, k and v to the cache, attention
+static kim_err attend(const forward *f, uint32_t i)
 {
+    kim_err err = KIM_OK;
     const kim_model *m = f->m;
-    return op_rope(f->st,
-                   &(rope_params){
-                       .qkv = &f->mem->qkv,
-                       .w_q = &m->layers[i].norm_q,
-                       .w_k = &m->layers[i].norm_k,
-                       .rotation = m->arch.is_local[i] ? &m->rotation_local : &m->rotation_global,
-                       .control = &f->mem->control,
-                       .cache = &f->mem->kv[i],
-                       .shape = heads_of(m),
-                       .rows = f->rows,
-                       .eps = m->arch.eps,
-                       .q_scale = m->arch.q_scale,
-                   });
-}
-
-static kim_err attention(const forward *f, uint32_t i)
-{
-    return op_attention(f->st, &(attention_params){
-                                   .qkv = &f->mem->qkv,
-                                   .control = &f->mem->control,
-                                   .cache = &f->mem->kv[i],
-                                   .partial = &f->mem->partial,
-                                   .y = &f->mem->attended,
-                                   .shape = heads_of(f->m),
-                                   .rows = f->rows,
-                               });
+    const rope_params rope = {
+        .qkv = &f->mem->qkv,
+        .w_q = &m->layers[i].norm_q,
+        .w_k = &m->layers[i].norm_k,
+        .rotation = m->arch.is_local[i] ? &m->rotation_local : &m->rotation_global,
+        .control = &f->mem->control,
+        .cache = &f->mem->kv[i],
+        .shape = heads_of(m),
+        .rows = f->rows,
+        .eps = m->arch.eps,
+        .q_scale = m->arch.q_scale,
+    };
+    const attention_params attention = {
+        .qkv = &f->mem->qkv,
+        .control = &f->mem->control,
+        .cache = &f->mem->kv[i],
+        .partial = &f->mem->partial,
+        .y = &f->mem->attended,
+        .shape = heads_of(m),
+        .rows = f->rows,
+    };
+    if (f->rows == 1)
+        return op_attention_rope(f->st, &attention, &rope);
+    TRY(op_rope(f->st, &rope));
+    TRY(op_attention(f->st, &attention));
+error:
+    return err;
 }
 
 static kim_err product(const forward *f, const linear *w, const span *x, const span *y)
@@ -95,8 +98,7 @@ static kim_err layer(const forward *f, uint32_t i)
     const layer_weights *w = &f->m->layers[i];
     const span *next = i + 1 < f->m->arch.layers ? &w[1].norm_attention : &f->m->norm_output;
     TRY(product(f, &w->qkv, &mem->h, &mem->qkv));
-    TRY(qk_norm_rope_store(f, i));
-    TRY(attention(f, i));
+    TRY(attend(f, i));
     TRY(product(f, &w->o, &mem->attended, &mem->made));
     TRY(norm(f, &mem->made, &w->norm_post_attention, &w->norm_feed_forward));
     TRY(gated_feed_forward(f, w));

@@ -241,12 +241,13 @@ static kim_err combine(stream *st, const attention_params *p, uint32_t splits)
     return stream_dispatch(st, &d);
 }
 
-kim_err op_attention(stream *st, const attention_params *p)
+// rope: NULL, or what is done before
+static kim_err attention(stream *st, const attention_params *p, const rope_params *rope)
 {
     kim_err err = KIM_OK;
     const head_shape *s = &p->shape;
     const uint32_t keys = keys_seen(p->cache);
-    const pipeline_key key = attention_pipeline(stream_gpu(st), s, p->rows, keys);
+    const pipeline_key key = attention_pipeline(stream_gpu(st), s, p->rows, keys, rope != NULL);
     const uint32_t group = key.constants[ATTENTION_GROUP];
     const uint32_t splits = key.constants[ATTENTION_SPLITS];
     const span *to = splits > 1 ? p->partial : p->y;
@@ -261,10 +262,22 @@ kim_err op_attention(stream *st, const attention_params *p)
         .rows = p->rows,
         .cache_rows = p->cache->rows,
         .window = p->cache->window,
+        .w_q = rope ? span_handle(rope->w_q) : 0,
+        .w_k = rope ? span_handle(rope->w_k) : 0,
+        .rotation = rope ? span_handle(rope->rotation) : 0,
+        .eps = rope ? rope->eps : 0,
+        .q_scale = rope ? rope->q_scale : 0,
     };
-    const span_use accesses[] = {
-        READS(*p->qkv), READS(p->cache->k), READS(p->cache->v), READS(*p->control), WRITES(*to),
+    span_use accesses[8] = {
+        READS(*p->qkv), READS(*p->control), WRITES(*to), READS(p->cache->k), READS(p->cache->v),
     };
+    uint32_t n = 5;
+    if (rope) {
+        accesses[3].write = accesses[4].write = true;
+        accesses[n++] = READS(*rope->w_q);
+        accesses[n++] = READS(*rope->w_k);
+        accesses[n++] = READS(*rope->rotation);
+    }
     const dispatch d = {
         .key = key,
         .args = &args,
@@ -273,13 +286,24 @@ kim_err op_attention(stream *st, const attention_params *p)
                     splits },
         .work = 4.0 * p->rows * s->heads * s->head * keys,
         .accesses = accesses,
-        .n_accesses = 5,
+        .n_accesses = n,
     };
     TRY(stream_dispatch(st, &d));
     if (splits > 1)
         TRY(combine(st, p, splits));
 error:
     return err;
+}
+
+kim_err op_attention(stream *st, const attention_params *p)
+{
+    return attention(st, p, NULL);
+}
+
+kim_err op_attention_rope(stream *st, const attention_params *p, const rope_params *rope)
+{
+    assert(p->rows == 1);
+    return attention(st, p, rope);
 }
 
 kim_err op_attention_full(stream *st, const attention_full_params *p)

@@ -77,6 +77,10 @@ typedef struct attention_params {
     uint32_t rows;
 } attention_params;
 kim_err op_attention(stream *st, const attention_params *p);
+
+// op_rope and op_attention in one, for a step of one row; qkv stays as it is. Of `rope`, what
+// attention has too is not looked at.
+kim_err op_attention_rope(stream *st, const attention_params *p, const rope_params *rope);
 uint64_t attention_partial_bytes(const head_shape *shape, uint32_t cache_rows);
 
 // y[r, i] = gelu(x[r, i]) * x[r, width + i]

@@ -78,14 +78,15 @@ static uint32_t heads_at_once(const head_shape *s)
     return n;
 }
 
-pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *s, uint32_t rows, uint32_t keys)
+pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *s, uint32_t rows, uint32_t keys,
+                                bool rope)
 {
     const uint32_t group = heads_at_once(s);
     uint32_t queries = g->pass ? 8 : 1;
     while (queries < MAX_QUERIES && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
-        .variant = KIM_VARIANT_ATTENTION,
+        .variant = rope ? KIM_VARIANT_ATTENTION_ROPE : KIM_VARIANT_ATTENTION,
         .constants = { KEY_BLOCK, s->head, queries, group, attention_splits(keys, rows) },
     };
 }
@@ -177,8 +178,9 @@ static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *ne
         for (uint32_t k = 0; k < needs->n_keys; k++) {
             if (attention_splits(needs->keys[k], 1) > 1)
                 TRY(add_key(l, combine_pipeline(g, s->head)));
-            for (uint32_t rows = 1; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
-                TRY(add_key(l, attention_pipeline(g, s, rows, needs->keys[k])));
+            TRY(add_key(l, attention_pipeline(g, s, 1, needs->keys[k], true)));
+            for (uint32_t rows = 2; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
+                TRY(add_key(l, attention_pipeline(g, s, rows, needs->keys[k], false)));
         }
     }
 error:

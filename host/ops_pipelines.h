@@ -25,8 +25,9 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
 pipeline_key norm_pipeline(const kim_gpu *g, bool add);
 pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);
+// rope: with what op_rope does, of one row
 pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *shape, uint32_t rows,
-                                uint32_t keys);
+                                uint32_t keys, bool rope);
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);

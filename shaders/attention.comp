@@ -9,7 +9,11 @@
 // A workgroup takes up to QUERIES queries: TOKENS rows times GROUP heads that share a kv head.
 // Scores: a lane takes one key. Values: a lane takes WORDS pairs of dimensions. The third dimension
 // of the grid cuts the keys into splits, whose results combine.comp joins.
-// macros: none
+//
+// ROPE: for a step of one row, what rope.comp does as well: q is normed, rotated and scaled in
+// shared memory; of the newest key, K and V go to the cache and are never read from there: the split
+// that has it starts from its score and its value.
+// macros: ROPE
 #extension GL_GOOGLE_include_directive : require
 #include "kim_shared.h"
 #include "memory.glsl"
@@ -21,6 +25,8 @@ layout(constant_id = SPEC_B) const uint QUERIES = 16; // a power of two, at most
 layout(constant_id = SPEC_C) const uint GROUP = 4;    // at most QUERIES
 layout(constant_id = SPEC_D) const uint SPLITS = 1;
 layout(push_constant, std430) uniform Push { attention_args a; };
+
+#include "rope.glsl"
 
 const uint TOKENS = QUERIES / GROUP;
 const uint WORDS = (HEAD / 2 + KEY_BLOCK - 1) / KEY_BLOCK;
@@ -35,12 +41,81 @@ shared float best[QUERIES];               // of all blocks so far
 shared float correction[QUERIES];         // exp(best before - best now)
 shared uint first_key[QUERIES], last_key[QUERIES]; // what a query sees
 
+#ifdef ROPE
+shared vec2 turned[GROUP * HEAD / 2]; // q, in pairs of dimensions
+// As the cache has them. By way of memory: compilers take unpackHalf2x16(packHalf2x16(x)) for x.
+shared uint new_key[HEAD / 2], new_value[HEAD / 2];
+shared float squares[(GROUP + 1) * KEY_BLOCK];
+shared float scales[GROUP + 1]; // of the norms of the heads of q, and of k
+
+// q to `turned`, k and v to `new_key` and `new_value`, and with `store` to the cache.
+// kv_at: where the kv head's part of the caches begins
+void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, uint kv_at, bool store)
+{
+    for (uint h = 0; h <= GROUP; h++) {
+        const uint at = (h < GROUP ? first_head + h : a.heads + kv_head) * HEAD * 4;
+        float sum = 0;
+        for (uint i = lane * 4; i < HEAD; i += KEY_BLOCK * 4) {
+            const vec4 v = load_f32x4(a.qkv, at + i * 4);
+            sum += dot(v, v);
+        }
+        squares[h * KEY_BLOCK + lane] = sum;
+    }
+    barrier();
+    if (lane <= GROUP) {
+        float sum = 0;
+        for (uint i = 0; i < KEY_BLOCK; i++)
+            sum += squares[lane * KEY_BLOCK + i];
+        scales[lane] = inversesqrt(sum / float(HEAD) + a.eps);
+    }
+    barrier();
+    const uint slot = position % a.cache_rows;
+    for (uint n = lane; n < (GROUP + 1) * (HEAD / 4); n += KEY_BLOCK) {
+        const uint h = n / (HEAD / 4), i = n % (HEAD / 4) * 2;
+        const bool is_q = h < GROUP;
+        const uint at = (is_q ? first_head + h : a.heads + kv_head) * HEAD * 4;
+        vec2 low = load_f32x2(a.qkv, at + i * 4) * scales[h];
+        vec2 high = load_f32x2(a.qkv, at + (i + HEAD / 2) * 4) * scales[h];
+        low *= is_q ? load_f32x2(a.w_q, i * 4) : load_f32x2(a.w_k, i * 4);
+        high *= is_q ? load_f32x2(a.w_q, (i + HEAD / 2) * 4) : load_f32x2(a.w_k, (i + HEAD / 2) * 4);
+        rotate(a.rotation, position, i, low, high);
+        if (is_q) {
+            turned[h * (HEAD / 2) + i / 2] = low * a.q_scale;
+            turned[h * (HEAD / 2) + i / 2 + HEAD / 4] = high * a.q_scale;
+            continue;
+        }
+        const uint low_word = packHalf2x16(low), high_word = packHalf2x16(high);
+        new_key[i / 2] = low_word;
+        new_key[i / 2 + HEAD / 4] = high_word;
+        if (store) {
+            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2), low_word);
+            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2 + HEAD / 4), high_word);
+        }
+    }
+    for (uint pair = lane; pair < HEAD / 2; pair += KEY_BLOCK) {
+        const uint at = ((a.heads + a.kv_heads + kv_head) * HEAD + pair * 2) * 4;
+        const uint word = packHalf2x16(load_f32x2(a.qkv, at));
+        new_value[pair] = word;
+        if (store)
+            store_u32(a.v_cache, kv_at + v_word_at(slot, pair), word);
+    }
+    barrier();
+}
+
+vec4 load_q(uint query, uint d)
+{
+    const uint at = query % GROUP * (HEAD / 2) + d / 2;
+    return vec4(turned[at], turned[at + 1]);
+}
+#endif
+
 void main()
 {
     const uint lane = gl_LocalInvocationIndex;
     const uint first_row = gl_WorkGroupID.x * TOKENS;
     const uint first_head = gl_WorkGroupID.y * GROUP;
-    const uint kv_at = first_head / (a.heads / a.kv_heads) * a.cache_rows * HEAD * 2;
+    const uint kv_head = first_head / (a.heads / a.kv_heads);
+    const uint kv_at = kv_head * a.cache_rows * HEAD * 2;
     const uint row_stride = (a.heads + 2 * a.kv_heads) * HEAD * 4;
     const uint position = load_u32(a.control, CONTROL_POSITION * 4);
 
@@ -68,24 +143,50 @@ void main()
         end = min(end, block + share);
     }
 
+    const uint my_query = lane % QUERIES, my_part = lane / QUERIES;
+    float my_sum = 0; // of exp(score - best), over the keys of my part, for my query
+    vec2 value[QUERIES * WORDS];
+    for (uint i = 0; i < QUERIES * WORDS; i++)
+        value[i] = vec2(0);
+#ifdef ROPE
+    const uint newest_block = position / KEY_BLOCK;
+    const bool has_newest = newest_block >= block && newest_block < end;
+    norm_and_rotate(lane, position, first_head, kv_head, kv_at, has_newest);
+    if (has_newest) {
+        float score = 0;
+        for (uint pair = my_part; pair < HEAD / 2; pair += PARTS)
+            score += dot(turned[my_query % GROUP * (HEAD / 2) + pair], unpackHalf2x16(new_key[pair]));
+        part_best[my_query * PARTS + my_part] = score;
+    }
+    barrier();
+    if (has_newest && lane < QUERIES) {
+        float score = 0;
+        for (uint j = 0; j < PARTS; j++)
+            score += part_best[lane * PARTS + j];
+        best[lane] = score;
+    }
+    if (has_newest && my_part == 0)
+        my_sum = 1;
+    for (uint w = 0; w < WORDS && has_newest; w++) {
+        const uint word = min(w * KEY_BLOCK + lane, HEAD / 2 - 1);
+        for (uint i = 0; i < QUERIES; i++)
+            value[i * WORDS + w] = unpackHalf2x16(new_value[word]);
+    }
+    barrier();
+#else
     uint q_at[QUERIES]; // with PASS: i is of query i * BATCH + lane
     for (uint i = 0; i < QUERIES; i++) {
         const uint query = PASS ? i * BATCH + pass_lane() : i;
         const uint row = min(first_row + query / GROUP, last_row);
         q_at[i] = row * row_stride + (first_head + query % GROUP) * HEAD * 4;
     }
-
-    const uint my_query = lane % QUERIES, my_part = lane / QUERIES;
-    float my_sum = 0; // of exp(score - best), over the keys of my part, for my query
-    vec2 value[QUERIES * WORDS];
-    for (uint i = 0; i < QUERIES * WORDS; i++)
-        value[i] = vec2(0);
+#endif
 
     for (; block < end; block++) {
         // scores of one key
         const uint key = block * KEY_BLOCK + lane;
         const uint slot = key % a.cache_rows;
-        const uint k_at = kv_at + (slot / KEY_GROUP * (HEAD / 2) * KEY_GROUP + slot % KEY_GROUP) * 4;
+        const uint k_at = kv_at + k_word_at(slot, 0);
         float score[QUERIES];
         for (uint i = 0; i < QUERIES; i++)
             score[i] = 0;
@@ -95,13 +196,21 @@ void main()
             for (uint j = 0; j < QUERIES / BATCH; j++) {
                 vec4 q[BATCH];
                 for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
+#ifdef ROPE
+                    q[i] = load_q(j * BATCH + (PASS ? pass_lane() : i), d);
+#else
                     q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
+#endif
                 for (uint i = 0; i < BATCH; i++)
                     score[j * BATCH + i] += dot(PASS ? pass(q[0], i) : q[i], k);
             }
         }
         for (uint i = 0; i < QUERIES; i++) {
+#ifdef ROPE
+            if (key < first_key[i] || key >= position)
+#else
             if (key < first_key[i] || key > last_key[i])
+#endif
                 score[i] = NONE;
             scores[i * KEY_BLOCK + lane] = score[i];
         }
@@ -133,7 +242,7 @@ void main()
         for (uint i = 0; i < QUERIES; i++)
             for (uint w = 0; w < WORDS; w++)
                 value[i * WORDS + w] *= correction[i];
-        const uint v_at = kv_at + block * KEY_BLOCK % a.cache_rows * HEAD * 2;
+        const uint v_at = kv_at + v_word_at(block * KEY_BLOCK % a.cache_rows, 0);
         for (uint j = 0; j < KEY_BLOCK; j++) {
             float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
             for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)

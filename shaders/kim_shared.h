@@ -110,6 +110,12 @@ struct attention_args {
     KIM_UINT rows;
     KIM_UINT cache_rows; // a multiple of KEY_BLOCK; at least rows + window - 1, or all positions
     KIM_UINT window;     // keys a query sees, itself included
+    // with ROPE also of rope_args, and qkv is as the product left it
+    KIM_HANDLE w_q;
+    KIM_HANDLE w_k;
+    KIM_HANDLE rotation;
+    KIM_FLOAT eps;
+    KIM_FLOAT q_scale;
 };
 
 struct combine_args {

@@ -3,14 +3,6 @@
 // What stands between the q/k/v product and attention:      one workgroup a head of a row
 //     q = rope(rms(q) * w_q) * q_scale, in place
 //     k = rope(rms(k) * w_k) and v, rounded to f16, to their place in the cache
-//
-// RoPE (Su et al. 2021) in the form that pairs d with d + head / 2. The angle of position p is that
-// of p % ROPE_LOW plus that of the rest: the table holds (cos, sin) of ROPE_LOW low positions, then
-// of the multiples of ROPE_LOW, made in double precision by the host. So no device's sine matters,
-// whose error Vulkan bounds only by 2^-11 and only between -pi and pi.
-//
-// K is laid out for lanes that take one key each: KEY_GROUP positions stand side by side for every
-// pair of dimensions. V is laid out for lanes that take dimensions.
 #extension GL_GOOGLE_include_directive : require
 #include "kim_shared.h"
 #include "memory.glsl"
@@ -20,19 +12,7 @@ layout(constant_id = SPEC_A) const uint HEAD = 64; // a multiple of 4
 layout(push_constant, std430) uniform Push { rope_args a; };
 
 #include "reduce.glsl"
-
-// the rotated pairs (i, i + HEAD / 2) and (i + 1, i + 1 + HEAD / 2): low.xy and high.xy
-void rotate(uint position, uint i, inout vec2 low, inout vec2 high)
-{
-    const uint fine = (position % ROPE_LOW * (HEAD / 2) + i) * 8;
-    const uint coarse = ((ROPE_LOW + position / ROPE_LOW) * (HEAD / 2) + i) * 8;
-    const vec4 f = load_f32x4(a.rotation, fine), c = load_f32x4(a.rotation, coarse);
-    const vec2 cosine = vec2(f.x * c.x - f.y * c.y, f.z * c.z - f.w * c.w);
-    const vec2 sine = vec2(f.y * c.x + f.x * c.y, f.w * c.z + f.z * c.w);
-    const vec2 x = low * cosine - high * sine;
-    high = high * cosine + low * sine;
-    low = x;
-}
+#include "rope.glsl"
 
 void main()
 {
@@ -50,7 +30,7 @@ void main()
     if (is_v)
         for (uint i = gl_LocalInvocationIndex * 4; i < HEAD; i += gl_WorkGroupSize.x * 4) {
             const vec4 v = reload_f32x4(a.qkv, at + i * 4);
-            store_u32x2(a.v_cache, kv_at + (slot * HEAD + i) * 2,
+            store_u32x2(a.v_cache, kv_at + v_word_at(slot, i / 2),
                         uvec2(packHalf2x16(v.xy), packHalf2x16(v.zw)));
         }
 
@@ -66,15 +46,13 @@ void main()
         // not a chosen handle: SwiftShader takes the slot of a lane that is not active
         low *= is_q ? load_f32x2(a.w_q, i * 4) : load_f32x2(a.w_k, i * 4);
         high *= is_q ? load_f32x2(a.w_q, (i + HEAD / 2) * 4) : load_f32x2(a.w_k, (i + HEAD / 2) * 4);
-        rotate(position, i, low, high);
+        rotate(a.rotation, position, i, low, high);
         if (is_q) {
             store_f32x2(a.qkv, at + i * 4, low * a.q_scale);
             store_f32x2(a.qkv, at + (i + HEAD / 2) * 4, high * a.q_scale);
         } else {
-            const uint group = slot / KEY_GROUP * (HEAD / 2) * KEY_GROUP + slot % KEY_GROUP;
-            store_u32(a.k_cache, kv_at + (group + i / 2 * KEY_GROUP) * 4, packHalf2x16(low));
-            store_u32(a.k_cache, kv_at + (group + (i / 2 + HEAD / 4) * KEY_GROUP) * 4,
-                      packHalf2x16(high));
+            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2), packHalf2x16(low));
+            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2 + HEAD / 4), packHalf2x16(high));
         }
     }
 }

@@ -262,42 +262,59 @@ static void check_untouched(ops_case *c, const span *cache, uint64_t written)
     case_check(c, "halves written", 0, (double)n, (double)written, 0);
 }
 
+static void place_rope(ops_case *c, const heads_case *p, rope_tensors *t, uint64_t control_words)
+{
+    const head_shape *s = &p->shape;
+    t->qkv = case_place_floats(c, (uint64_t)p->rows * qkv_width(s));
+    t->w_q = case_place_floats(c, s->head);
+    t->w_k = case_place_floats(c, s->head);
+    t->rotation = case_place_floats(c, (uint64_t)rope_table_rows(p->position + p->rows) * s->head);
+    t->control = case_place_floats(c, control_words);
+    t->cache = place_cache(c, p);
+}
+
+static void fill_rope(const heads_case *p, rope_tensors *t, double scale)
+{
+    const head_shape *s = &p->shape;
+    const uint64_t n = (uint64_t)p->rows * qkv_width(s);
+    ops_fill_normal(case_data(&t->qkv), n, scale);
+    ops_fill_normal(case_data(&t->w_q), s->head, 1);
+    ops_fill_normal(case_data(&t->w_k), s->head, 1);
+    rope_table_fill(case_data(&t->rotation), p->position + p->rows, s->head, 1e6, 8);
+    ((uint32_t *)case_data(&t->control))[CONTROL_POSITION] = p->position;
+}
+
+static rope_params rope_params_of(const heads_case *p, const rope_tensors *t)
+{
+    return (rope_params){
+        .qkv = &t->qkv,
+        .w_q = &t->w_q,
+        .w_k = &t->w_k,
+        .rotation = &t->rotation,
+        .control = &t->control,
+        .cache = &t->cache,
+        .shape = p->shape,
+        .rows = p->rows,
+        .eps = (float)rope_eps,
+        .q_scale = (float)rope_scale,
+    };
+}
+
 static void rope_case(ops_run *run, const heads_case *p)
 {
     ops_case c;
     rope_tensors t;
     const head_shape *s = &p->shape;
-    const uint32_t context = p->position + p->rows;
-    const uint64_t n = (uint64_t)p->rows * qkv_width(s);
     case_begin(&c, run, "rope %u:%u heads of %u, %u rows at %u of %u", s->heads, s->kv_heads,
                s->head, p->rows, p->position, p->cache_rows);
-    t.qkv = case_place_floats(&c, n);
-    t.w_q = case_place_floats(&c, s->head);
-    t.w_k = case_place_floats(&c, s->head);
-    t.rotation = case_place_floats(&c, (uint64_t)rope_table_rows(context) * s->head);
-    t.control = case_place_floats(&c, CONTROL_ROWS);
-    t.cache = place_cache(&c, p);
+    place_rope(&c, p, &t, CONTROL_ROWS);
     case_commit(&c);
-    ops_fill_normal(case_data(&t.qkv), n, 40);
+    fill_rope(p, &t, 40);
     memset(case_data(&t.qkv), 0, s->head * sizeof(float)); // a head of zeros
-    ops_fill_normal(case_data(&t.w_q), s->head, 1);
-    ops_fill_normal(case_data(&t.w_k), s->head, 1);
-    rope_table_fill(case_data(&t.rotation), context, s->head, 1e6, 8);
-    ((uint32_t *)case_data(&t.control))[CONTROL_POSITION] = p->position;
-    t.before = malloc(n * sizeof *t.before);
-    memcpy(t.before, case_data(&t.qkv), n * sizeof *t.before);
-    MUST(op_rope(run->st, &(rope_params){
-                              .qkv = &t.qkv,
-                              .w_q = &t.w_q,
-                              .w_k = &t.w_k,
-                              .rotation = &t.rotation,
-                              .control = &t.control,
-                              .cache = &t.cache,
-                              .shape = *s,
-                              .rows = p->rows,
-                              .eps = (float)rope_eps,
-                              .q_scale = (float)rope_scale,
-                          }));
+    t.before = malloc(t.qkv.bytes);
+    memcpy(t.before, case_data(&t.qkv), t.qkv.bytes);
+    const rope_params params = rope_params_of(p, &t);
+    MUST(op_rope(run->st, &params));
     case_run(&c);
     for (uint32_t r = 0; r < p->rows; r++)
         for (uint32_t head = 0; head < s->heads + 2 * s->kv_heads; head++)
@@ -323,8 +340,115 @@ static void rope_cases(ops_run *run)
         rope_case(run, &cases[i]);
 }
 
+// ------------------------------------------------------------------------- rope and attention
+
+// q as rope leaves it, in double precision
+static void turned_query(const heads_case *p, const rope_tensors *t, uint32_t head, double *q)
+{
+    const uint32_t n = p->shape.head;
+    for (uint32_t d = 0; d < n; d++)
+        q[d] = t->before[head * n + d];
+    reference_norm(q, q, case_data(&t->w_q), n, rope_eps);
+    reference_rotate(q, n, p->position, 1e6, 8);
+    for (uint32_t d = 0; d < n; d++)
+        q[d] *= rope_scale;
+}
+
+// y follows from what the cache holds now, which is checked apart. To check_row's error of a score
+// comes that of q, 16 * 2^-24 of its largest element for each.
+static void check_attended(ops_case *c, const heads_case *p, const rope_tensors *t, const float *y)
+{
+    const reference_heads h = heads_of(p);
+    uint32_t keys[2];
+    keys_seen(p, 0, keys);
+    for (uint32_t i = 0; i < h.heads; i++) {
+        double q[256], want[256], spread, largest = 0;
+        float rounded[256];
+        turned_query(p, t, i, q);
+        for (uint32_t d = 0; d < h.head; d++) {
+            rounded[d] = (float)q[d];
+            largest = fmax(largest, fabs(q[d]));
+        }
+        reference_attention(&h, rounded, case_data(&t->cache.k), case_data(&t->cache.v),
+                            i / (h.heads / h.kv_heads), keys, want, &spread);
+        const double of_score = ldexp(8, -24) * spread + ldexp(16, -24) * largest * 4 * h.head;
+        for (uint32_t d = 0; d < h.head; d++)
+            case_check(c, "y", i * h.head + d, y[i * h.head + d], want[d],
+                       4 * fmin(1, of_score) + ldexp(128, -24));
+    }
+}
+
+static void attention_rope_case(ops_run *run, const heads_case *p)
+{
+    ops_case c;
+    rope_tensors t;
+    const head_shape *s = &p->shape;
+    case_begin(&c, run, "attention with rope %u:%u heads of %u, window %d of %u, at %u", s->heads,
+               s->kv_heads, s->head, (int)p->window, p->cache_rows, p->position);
+    place_rope(&c, p, &t, CONTROL_ROW(1, 0));
+    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
+    const span y = case_place_floats(&c, (uint64_t)s->heads * s->head);
+    case_commit(&c);
+    fill_rope(p, &t, 0.7);
+    fill_control(p, case_data(&t.control));
+    // the past; of the newest position, what the ring held before
+    const heads_case past = { .shape = *s,
+                              .cache_rows = p->cache_rows,
+                              .window = p->window,
+                              .position = p->position,
+                              .rows = 1 };
+    fill_cache(&past, &t.cache);
+    t.before = malloc(t.qkv.bytes);
+    memcpy(t.before, case_data(&t.qkv), t.qkv.bytes);
+    const rope_params rope = rope_params_of(p, &t);
+    MUST(op_attention_rope(run->st,
+                           &(attention_params){
+                               .qkv = &t.qkv,
+                               .control = &t.control,
+                               .cache = &t.cache,
+                               .partial = &partial,
+                               .y = &y,
+                               .shape = *s,
+                               .rows = 1,
+                           },
+                           &rope));
+    case_run(&c);
+    for (uint32_t head = s->heads; head < s->heads + 2 * s->kv_heads; head++)
+        check_rope_head(&c, p, &t, 0, head);
+    check_attended(&c, p, &t, case_data(&y));
+    case_end(&c);
+    free(t.before);
+}
+
+static void attention_rope_cases(ops_run *run)
+{
+    static const heads_case cases[] = {
+        { .shape = { 4, 1, 256 }, .cache_rows = 1024, .window = 512, .position = 0 },
+        { .shape = { 4, 1, 256 }, .cache_rows = 1024, .window = 512, .position = 1023 },
+        { .shape = { 4, 1, 256 }, .cache_rows = 1024, .window = 512, .position = 5056 },
+        { .shape = { 2, 2, 64 }, .cache_rows = 192, .window = 1, .position = 300 },
+        { .shape = { 2, 2, 64 }, .cache_rows = 256, .window = 64, .position = 63 },
+        { .shape = { 4, 2, 80 }, .cache_rows = 256, .window = 100, .position = 200 },
+        { .shape = { 6, 2, 96 }, .cache_rows = 256, .window = 100, .position = 64 },
+        { .shape = { 8, 2, 128 }, .cache_rows = 256, .window = 100, .position = 320 },
+        { .shape = { 32, 1, 64 }, .cache_rows = 256, .window = 100, .position = 300 },
+        // all positions, split: one key, fewer keys than splits, the newest alone in its split
+        { .shape = { 4, 1, 64 }, .cache_rows = 4096, .window = ALL_KEYS, .position = 0 },
+        { .shape = { 4, 1, 64 }, .cache_rows = 4096, .window = ALL_KEYS, .position = 128 },
+        { .shape = { 4, 1, 256 }, .cache_rows = 4096, .window = ALL_KEYS, .position = 4032 },
+        { .shape = { 2, 1, 128 }, .cache_rows = 1152, .window = 1024, .position = 3000 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        heads_case p = cases[i];
+        p.rows = 1;
+        if (!run->quick || i % 3 == 0)
+            attention_rope_case(run, &p);
+    }
+}
+
 void cases_attention(ops_run *run)
 {
     rope_cases(run);
     attention_cases(run);
+    attention_rope_cases(run);
 }
