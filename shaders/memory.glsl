@@ -8,7 +8,9 @@
 //
 // All accesses are of 32-bit words, alone or in aligned twos and fours, so nothing is asked of a
 // device beyond core Vulkan: half floats are packed and unpacked in registers.
-// load_* are for what the dispatch does not write; reload_* for what it does.
+// load_* are for what the dispatch does not write; reload_* for what it does. *_coherent are for what
+// other lanes of the same dispatch write or read, with a memoryBarrierBuffer() between; of a word that
+// is added to atomically, the same dispatch reads and writes with these.
 // Pairs are loaded as one 64-bit word: lavapipe gathers word by word, and half as many are faster.
 
 #if KIM_ADDRESS
@@ -21,6 +23,9 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict 
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Out1 { uint v; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer Out2 { uvec2 v; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Out4 { uvec4 v; };
+layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer Shared1 { uint v; };
+layout(buffer_reference, std430, buffer_reference_align = 8) coherent buffer Shared2 { uvec2 v; };
+layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Shared4 { uvec4 v; };
 
 #define ADDRESS_OF(handle, at) (packUint2x32(handle) + uint64_t(at))
 
@@ -33,12 +38,18 @@ uvec4 reload_u32x4(uvec2 handle, uint at) { return Out4(ADDRESS_OF(handle, at)).
 void store_u32(uvec2 handle, uint at, uint value) { Out1(ADDRESS_OF(handle, at)).v = value; }
 void store_u32x2(uvec2 handle, uint at, uvec2 value) { Out2(ADDRESS_OF(handle, at)).v = value; }
 void store_u32x4(uvec2 handle, uint at, uvec4 value) { Out4(ADDRESS_OF(handle, at)).v = value; }
+#define SHARED1(handle, at) Shared1(ADDRESS_OF(handle, at)).v
+#define SHARED2(handle, at) Shared2(ADDRESS_OF(handle, at)).v
+#define SHARED4(handle, at) Shared4(ADDRESS_OF(handle, at)).v
 
 #else
 layout(constant_id = SPEC_TABLE_SIZE) const uint TABLE_SIZE = 16;
 layout(set = 0, binding = 0, std430) buffer Block1 { uint v[]; } block1[TABLE_SIZE];
 layout(set = 0, binding = 0, std430) buffer Block2 { uvec2 v[]; } block2[TABLE_SIZE];
 layout(set = 0, binding = 0, std430) buffer Block4 { uvec4 v[]; } block4[TABLE_SIZE];
+layout(set = 0, binding = 0, std430) coherent buffer Shared1 { uint v[]; } shared1[TABLE_SIZE];
+layout(set = 0, binding = 0, std430) coherent buffer Shared2 { uvec2 v[]; } shared2[TABLE_SIZE];
+layout(set = 0, binding = 0, std430) coherent buffer Shared4 { uvec4 v[]; } shared4[TABLE_SIZE];
 
 uint load_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return block2[handle.x].v[(handle.y + at) >> 3]; }
@@ -49,7 +60,18 @@ uvec4 reload_u32x4(uvec2 handle, uint at) { return block4[handle.x].v[(handle.y 
 void store_u32(uvec2 handle, uint at, uint value) { block1[handle.x].v[(handle.y + at) >> 2] = value; }
 void store_u32x2(uvec2 handle, uint at, uvec2 value) { block2[handle.x].v[(handle.y + at) >> 3] = value; }
 void store_u32x4(uvec2 handle, uint at, uvec4 value) { block4[handle.x].v[(handle.y + at) >> 4] = value; }
+#define SHARED1(handle, at) shared1[(handle).x].v[((handle).y + (at)) >> 2]
+#define SHARED2(handle, at) shared2[(handle).x].v[((handle).y + (at)) >> 3]
+#define SHARED4(handle, at) shared4[(handle).x].v[((handle).y + (at)) >> 4]
 #endif
+
+uint load_u32_coherent(uvec2 handle, uint at) { return SHARED1(handle, at); }
+uvec2 load_u32x2_coherent(uvec2 handle, uint at) { return SHARED2(handle, at); }
+uvec4 load_u32x4_coherent(uvec2 handle, uint at) { return SHARED4(handle, at); }
+void store_u32_coherent(uvec2 handle, uint at, uint value) { SHARED1(handle, at) = value; }
+void store_u32x2_coherent(uvec2 handle, uint at, uvec2 value) { SHARED2(handle, at) = value; }
+void store_u32x4_coherent(uvec2 handle, uint at, uvec4 value) { SHARED4(handle, at) = value; }
+uint atomic_add_u32(uvec2 handle, uint at, uint value) { return atomicAdd(SHARED1(handle, at), value); } // the value before
 
 float load_f32(uvec2 handle, uint at) { return uintBitsToFloat(load_u32(handle, at)); }
 vec2 load_f32x2(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x2(handle, at)); }
@@ -60,3 +82,7 @@ vec4 reload_f32x4(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32x4(h
 void store_f32(uvec2 handle, uint at, float value) { store_u32(handle, at, floatBitsToUint(value)); }
 void store_f32x2(uvec2 handle, uint at, vec2 value) { store_u32x2(handle, at, floatBitsToUint(value)); }
 void store_f32x4(uvec2 handle, uint at, vec4 value) { store_u32x4(handle, at, floatBitsToUint(value)); }
+float load_f32_coherent(uvec2 handle, uint at) { return uintBitsToFloat(load_u32_coherent(handle, at)); }
+vec4 load_f32x4_coherent(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x4_coherent(handle, at)); }
+void store_f32_coherent(uvec2 handle, uint at, float value) { store_u32_coherent(handle, at, floatBitsToUint(value)); }
+void store_f32x4_coherent(uvec2 handle, uint at, vec4 value) { store_u32x4_coherent(handle, at, floatBitsToUint(value)); }
