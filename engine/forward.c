@@ -16,19 +16,19 @@ static head_shape heads_of(const kim_model *m)
     return (head_shape){ m->arch.heads, m->arch.kv_heads, m->arch.head };
 }
 
-// o, w_post: NULL, or x += rms(o) * w_post first
-static kim_err norm(const forward *f, const span *o, const span *w_post, const span *w)
+// x, or x + rms(made) * w_post if that is given, normed to h
+static norm_params norm_of(const forward *f, const span *w_post, const span *w)
 {
-    return op_norm(f->st, &(norm_params){
-                              .o = o,
-                              .w_post = w_post,
-                              .x = &f->mem->x,
-                              .w = w,
-                              .h = &f->mem->h,
-                              .rows = f->rows,
-                              .width = f->m->arch.hidden,
-                              .eps = f->m->arch.eps,
-                          });
+    return (norm_params){
+        .o = w_post ? &f->mem->made : NULL,
+        .w_post = w_post,
+        .x = &f->mem->x,
+        .w = w,
+        .h = &f->mem->h,
+        .rows = f->rows,
+        .width = f->m->arch.hidden,
+        .eps = f->m->arch.eps,
+    };
 }
 
 // q and k normed and rotated, k and v to the cache, attention
@@ -65,29 +65,18 @@ error:
     return err;
 }
 
-static kim_err product(const forward *f, const linear *w, const span *x, const span *y)
+static matmul_params product(const forward *f, const linear *w, const span *x, const span *y)
 {
-    return op_matmul(f->st, &(matmul_params){
-                                .w = w,
-                                .x = x,
-                                .x_width = w->width,
-                                .y = y,
-                                .columns = f->rows,
-                            });
+    return (matmul_params){ .w = w, .x = x, .x_width = w->width, .y = y, .columns = f->rows };
 }
 
-static kim_err gated_feed_forward(const forward *f, const layer_weights *w)
+// What attention or feed-forward made, projected, with the norms and the residual after it.
+static kim_err project(const forward *f, const linear *w, const span *x, const span *w_post,
+                       const span *w_next)
 {
-    kim_err err = KIM_OK;
-    const session_memory *mem = f->mem;
-    const architecture *a = &f->m->arch;
-    const span *to = w->gate_up.paired ? &mem->gated : &mem->gate_up;
-    TRY(product(f, &w->gate_up, &mem->h, to));
-    if (!w->gate_up.paired)
-        TRY(op_geglu(f->st, to, &mem->gated, f->rows, a->feed_forward));
-    TRY(product(f, &w->down, &mem->gated, &mem->made));
-error:
-    return err;
+    const matmul_params p = product(f, w, x, &f->mem->made);
+    const norm_params norm = norm_of(f, w_post, w_next);
+    return op_matmul_norm(f->st, &p, &norm, &f->mem->counter);
 }
 
 // h holds the normed input on entry, and on exit that of the next layer, or of the output.
@@ -97,12 +86,16 @@ static kim_err layer(const forward *f, uint32_t i)
     const session_memory *mem = f->mem;
     const layer_weights *w = &f->m->layers[i];
     const span *next = i + 1 < f->m->arch.layers ? &w[1].norm_attention : &f->m->norm_output;
-    TRY(product(f, &w->qkv, &mem->h, &mem->qkv));
+    const span *gate_up = w->gate_up.paired ? &mem->gated : &mem->gate_up;
+    const matmul_params to_qkv = product(f, &w->qkv, &mem->h, &mem->qkv);
+    const matmul_params to_gate_up = product(f, &w->gate_up, &mem->h, gate_up);
+    TRY(op_matmul(f->st, &to_qkv));
     TRY(attend(f, i));
-    TRY(product(f, &w->o, &mem->attended, &mem->made));
-    TRY(norm(f, &mem->made, &w->norm_post_attention, &w->norm_feed_forward));
-    TRY(gated_feed_forward(f, w));
-    TRY(norm(f, &mem->made, &w->norm_post_feed_forward, next));
+    TRY(project(f, &w->o, &mem->attended, &w->norm_post_attention, &w->norm_feed_forward));
+    TRY(op_matmul(f->st, &to_gate_up));
+    if (!w->gate_up.paired)
+        TRY(op_geglu(f->st, gate_up, &mem->gated, f->rows, f->m->arch.feed_forward));
+    TRY(project(f, &w->down, &mem->gated, &w->norm_post_feed_forward, next));
 error:
     return err;
 }
@@ -141,6 +134,7 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
 {
     kim_err err = KIM_OK;
     const forward f = { st, m, mem, rows };
+    const norm_params first = norm_of(&f, NULL, &m->layers[0].norm_attention);
     TRY(op_embed(st, &(embed_params){
                          .w = &m->embedding,
                          .control = &mem->control,
@@ -149,7 +143,7 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
                          .columns = rows,
                          .scale = m->arch.embed_scale,
                      }));
-    TRY(norm(&f, NULL, NULL, &m->layers[0].norm_attention));
+    TRY(op_norm(st, &first));
     for (uint32_t i = 0; i < m->arch.layers; i++)
         TRY(layer(&f, i));
     if (output == STEP_SCORES)

@@ -55,6 +55,7 @@ static kim_err create_pipelines(const kim_session *s)
     for (uint32_t i = 0; i < m->arch.layers; i++) {
         const layer_weights *w = &m->layers[i];
         needs.matmul |= weight_bits(&w->qkv) | weight_bits(&w->o) | weight_bits(&w->down);
+        needs.matmul_norm |= weight_bits(&w->o) | weight_bits(&w->down);
         *(w->gate_up.paired ? &needs.paired : &needs.matmul) |= weight_bits(&w->gate_up);
     }
     pipeline_key *list = NULL;

@@ -22,6 +22,7 @@ typedef struct session_memory {
     span gate_up;          // [batch, 2 feed_forward], only where gate and up differ in type
     span gated;            // [batch, feed_forward]
     span partial;          // of attention over split keys
+    span counter;          // a word, 0 between dispatches; see op_matmul_norm
     span logits;           // [SCORE_ROWS, vocab]
     span scores;           // [batch, 4]
     span control;          // CONTROL_ROW(batch + 1, 0) words

@@ -100,6 +100,7 @@ static kim_err place_activations(session_memory *mem, const kim_model *m, uint32
     if (unpaired)
         TRY(place_rows(to, batch, 2ull * a->feed_forward, &mem->gate_up));
     TRY(pool_place(to, attention_partial_bytes(&shape, most_keys), &mem->partial));
+    TRY(pool_place(to, 4, &mem->counter));
     TRY(place_rows(to, SCORE_ROWS, a->vocab, &mem->logits));
     TRY(place_rows(to, batch, 4, &mem->scores));
     TRY(place_rows(&mem->upload, 1, CONTROL_ROW(batch + 1ull, 0), &mem->control));

@@ -20,46 +20,81 @@ static kim_handle handle_part(const stream *st, const span *s, uint64_t at)
     return span_handle(s) + (stream_gpu(st)->address ? at : at << 32);
 }
 
+// One part of a product.
+//
+// norm, counter: NULL, or what follows in the same dispatch
+static kim_err matmul_part(stream *st, const matmul_params *p, uint32_t index,
+                           const norm_params *norm, const span *counter)
+{
+    const linear *w = p->w;
+    const linear_part *part = &w->parts[index];
+    const uint32_t flags = matmul_flags(p, part) | (norm ? MATMUL_NORM : 0);
+    assert(!w->paired || !(flags & ~(uint32_t)MATMUL_TAIL));
+    const pipeline_key key =
+        matmul_pipeline(stream_gpu(st), part->type, w->paired, p->columns, flags);
+    const uint64_t y_offset = (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
+    const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
+    struct matmul_args args = {
+        .x = span_handle(p->x),
+        .w = span_handle(&part->w),
+        .y = handle_part(st, p->y, y_offset),
+        .bias = p->bias ? handle_part(st, p->bias, part->first * 4ull) : 0,
+        .rows = part->rows,
+        .blocks = part->blocks,
+        .columns = p->columns,
+        .x_stride = p->x_width,
+        .y_stride = w->paired ? w->rows / 2 : w->rows,
+    };
+    span_use accesses[8] = { READS(*p->x), READS(part->w), WRITES(y_part) };
+    uint32_t n = 3;
+    if (p->bias)
+        accesses[n++] = READS(*p->bias);
+    if (norm) {
+        args.eps = norm->eps;
+        args.residual = span_handle(norm->x);
+        args.w_post = span_handle(norm->w_post);
+        args.w_norm = span_handle(norm->w);
+        args.h = span_handle(norm->h);
+        args.counter = span_handle(counter);
+        accesses[n++] = WRITES(*norm->x);
+        accesses[n++] = READS(*norm->w_post);
+        accesses[n++] = READS(*norm->w);
+        accesses[n++] = WRITES(*norm->h);
+        accesses[n++] = WRITES(*counter);
+    }
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[MATMUL_GROUPS]),
+                    divide_up(p->columns, key.constants[MATMUL_COLUMNS]), 1 },
+        .work = 2.0 * part->rows * w->width * p->columns,
+        .accesses = accesses,
+        .n_accesses = n,
+        .joined = index > 0,
+    };
+    return stream_dispatch(st, &d);
+}
+
 kim_err op_matmul(stream *st, const matmul_params *p)
 {
     kim_err err = KIM_OK;
-    const linear *w = p->w;
-    const uint32_t y_width = w->paired ? w->rows / 2 : w->rows;
-    assert(p->x_width >= w->width && p->x_width % 4 == 0);
-    for (uint32_t i = 0; i < w->n_parts; i++) {
-        const linear_part *part = &w->parts[i];
-        const uint32_t flags = matmul_flags(p, part);
-        assert(!w->paired || !(flags & ~(uint32_t)MATMUL_TAIL));
-        const pipeline_key key =
-            matmul_pipeline(stream_gpu(st), part->type, w->paired, p->columns, flags);
-        const uint64_t y_offset = (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
-        const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
-        const struct matmul_args args = {
-            .x = span_handle(p->x),
-            .w = span_handle(&part->w),
-            .y = handle_part(st, p->y, y_offset),
-            .bias = p->bias ? handle_part(st, p->bias, part->first * 4ull) : 0,
-            .rows = part->rows,
-            .blocks = part->blocks,
-            .columns = p->columns,
-            .x_stride = p->x_width,
-            .y_stride = y_width,
-        };
-        const span_use accesses[] = { READS(*p->x), READS(part->w), WRITES(y_part),
-                                      READS(p->bias ? *p->bias : *p->x) };
-        const dispatch d = {
-            .key = key,
-            .args = &args,
-            .args_bytes = sizeof args,
-            .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[MATMUL_GROUPS]),
-                        divide_up(p->columns, key.constants[MATMUL_COLUMNS]), 1 },
-            .work = 2.0 * part->rows * w->width * p->columns,
-            .accesses = accesses,
-            .n_accesses = p->bias ? 4 : 3,
-            .joined = i > 0,
-        };
-        TRY(stream_dispatch(st, &d));
-    }
+    assert(p->x_width >= p->w->width && p->x_width % 4 == 0);
+    for (uint32_t i = 0; i < p->w->n_parts; i++)
+        TRY(matmul_part(st, p, i, NULL, NULL));
+error:
+    return err;
+}
+
+kim_err op_matmul_norm(stream *st, const matmul_params *p, const norm_params *norm,
+                       const span *counter)
+{
+    kim_err err = KIM_OK;
+    assert(norm->o == p->y && norm->rows == p->columns && norm->width == p->w->rows);
+    if (p->columns == 1 && p->w->n_parts == 1 && !p->bias)
+        return matmul_part(st, p, 0, norm, counter);
+    TRY(op_matmul(st, p));
+    TRY(op_norm(st, norm));
 error:
     return err;
 }

@@ -58,6 +58,13 @@ typedef struct norm_params {
 } norm_params;
 kim_err op_norm(stream *st, const norm_params *p);
 
+// op_matmul, then op_norm with o = y: of one column in one dispatch, whose last workgroup to finish
+// makes the norms.
+//
+// counter: a word that is 0, and is left so
+kim_err op_matmul_norm(stream *st, const matmul_params *p, const norm_params *norm,
+                       const span *counter);
+
 typedef struct rope_params {
     const span *qkv; // [rows, (heads + 2 kv_heads) head]; q is changed in place
     const span *w_q, *w_k, *rotation, *control;

@@ -162,6 +162,8 @@ static kim_err add_matmuls(key_list *l, const kim_gpu *g, const ops_needs *needs
             if (needs->paired >> i & 1)
                 TRY(add_key(l, matmul_pipeline(g, type, true, rows, 0)));
         }
+        if (needs->matmul_norm >> i & 1)
+            TRY(add_key(l, matmul_pipeline(g, type, false, 1, MATMUL_NORM)));
         if (needs->embed >> i & 1)
             TRY(add_key(l, embed_pipeline(g, type)));
     }

@@ -45,6 +45,7 @@ uint32_t attention_splits(uint32_t keys, uint32_t rows);
 // What a program will ask of the operations.
 typedef struct ops_needs {
     uint32_t matmul, paired, embed; // sets of weight types: bit i is weight_types[i]
+    uint32_t matmul_norm;           // likewise
     const head_shape *shapes;       // [n_shapes]
     uint32_t n_shapes;
     const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache

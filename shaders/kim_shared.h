@@ -18,10 +18,10 @@ typedef uint64_t kim_handle;
 #endif
 
 // ---- constants of the layouts ---------------------------------------------------------------
-#define ROW_GROUP 16       // weight rows interleaved in one group
-#define KEY_GROUP 16       // positions interleaved in the K cache
-#define KEY_BLOCK 64       // keys that attention takes at once
-#define ROPE_LOW 256       // rotation of position p = that of p % ROPE_LOW times that of the rest
+#define ROW_GROUP 16 // weight rows interleaved in one group
+#define KEY_GROUP 16 // positions interleaved in the K cache
+#define KEY_BLOCK 64 // keys that attention takes at once
+#define ROPE_LOW 256 // rotation of position p = that of p % ROPE_LOW times that of the rest
 
 // ---- specialisation constant ids ------------------------------------------------------------
 #define SPEC_TABLE_SIZE 0 // of the device: slots of the table (memory.glsl)
@@ -34,11 +34,11 @@ typedef uint64_t kim_handle;
 #define SPEC_COUNT 7
 
 // ---- the control block of a session: what changes from step to step ---------------------------
-#define CONTROL_POSITION 0   // position of the first row of this step
-#define CONTROL_ROWS 4       // from here, for each row of this step and the token after the last:
+#define CONTROL_POSITION 0 // position of the first row of this step
+#define CONTROL_ROWS 4     // from here, for each row of this step and the token after the last:
 #define CONTROL_ROW_WORDS 2
-#define CONTROL_ROW_TOKEN 0  // its id, or CONTROL_SOFT
-#define CONTROL_ROW_AHEAD 1  // rows of the same picture after it, which it sees; 0 for text
+#define CONTROL_ROW_TOKEN 0      // its id, or CONTROL_SOFT
+#define CONTROL_ROW_AHEAD 1      // rows of the same picture after it, which it sees; 0 for text
 #define CONTROL_SOFT 0xffffffffu // no token: a row of the pictures' soft tokens
 #define CONTROL_ROW(row, what) (CONTROL_ROWS + CONTROL_ROW_WORDS * (row) + (what))
 
@@ -47,18 +47,27 @@ typedef uint64_t kim_handle;
 #define MATMUL_GELU 2 // gelu of it
 #define MATMUL_ADD 4  // y += instead of y =
 #define MATMUL_TAIL 8 // the last block of a row goes beyond x_stride
+#define MATMUL_NORM                                                                                \
+    16 // of one column: then residual += rms(y) * w_post, h = rms(residual) * w_norm
 
 // ---- push constants ---------------------------------------------------------------------------
 struct matmul_args {
-    KIM_HANDLE x;       // [columns, x_stride] f32
-    KIM_HANDLE w;       // packed weights, `rows` rows of `blocks` blocks
-    KIM_HANDLE y;       // [columns, y_stride] f32
-    KIM_HANDLE bias;    // [rows] f32                                       (MATMUL_BIAS only)
-    KIM_UINT rows;      // weight rows that are real; the last group may be padded
-    KIM_UINT blocks;    // blocks in a weight row
-    KIM_UINT columns;   // activation rows
-    KIM_UINT x_stride;  // in elements, a multiple of 4; at least blocks * block without MATMUL_TAIL
-    KIM_UINT y_stride;  // in elements
+    KIM_HANDLE x;      // [columns, x_stride] f32
+    KIM_HANDLE w;      // packed weights, `rows` rows of `blocks` blocks
+    KIM_HANDLE y;      // [columns, y_stride] f32
+    KIM_HANDLE bias;   // [rows] f32                                       (MATMUL_BIAS only)
+    KIM_UINT rows;     // weight rows that are real; the last group may be padded
+    KIM_UINT blocks;   // blocks in a weight row
+    KIM_UINT columns;  // activation rows
+    KIM_UINT x_stride; // in elements, a multiple of 4; at least blocks * block without MATMUL_TAIL
+    KIM_UINT y_stride; // in elements
+    // with MATMUL_NORM
+    KIM_FLOAT eps;
+    KIM_HANDLE residual; // [rows] f32
+    KIM_HANDLE w_post;   // [rows] f32
+    KIM_HANDLE w_norm;   // [rows] f32
+    KIM_HANDLE h;        // [rows] f32
+    KIM_HANDLE counter;  // a word that is 0 before and after: workgroups that are done
 };
 
 struct embed_args {
@@ -74,11 +83,11 @@ struct embed_args {
 };
 
 struct norm_args {
-    KIM_HANDLE o;       // [rows, width] f32: what the layer made           (ADD only)
-    KIM_HANDLE w_post;  // [width] f32: norm of o                           (ADD only)
-    KIM_HANDLE x;       // [rows, width] f32: the residual, read and written (read only without ADD)
-    KIM_HANDLE w;       // [width] f32: norm of x
-    KIM_HANDLE h;       // [rows, width] f32
+    KIM_HANDLE o;      // [rows, width] f32: what the layer made           (ADD only)
+    KIM_HANDLE w_post; // [width] f32: norm of o                           (ADD only)
+    KIM_HANDLE x;      // [rows, width] f32: the residual, read and written (read only without ADD)
+    KIM_HANDLE w;      // [width] f32: norm of x
+    KIM_HANDLE h;      // [rows, width] f32
     KIM_UINT width;
     KIM_FLOAT eps;
 };
@@ -99,11 +108,11 @@ struct rope_args {
 };
 
 struct attention_args {
-    KIM_HANDLE qkv;     // as rope left it: q normed, rotated and scaled
+    KIM_HANDLE qkv; // as rope left it: q normed, rotated and scaled
     KIM_HANDLE k_cache;
     KIM_HANDLE v_cache;
-    KIM_HANDLE y;       // [rows, heads * head] f32; with splits: [rows, heads, splits, head + 2],
-                        // sum of exp(score - best) * v, then best, then sum of exp(score - best)
+    KIM_HANDLE y; // [rows, heads * head] f32; with splits: [rows, heads, splits, head + 2],
+                  // sum of exp(score - best) * v, then best, then sum of exp(score - best)
     KIM_HANDLE control;
     KIM_UINT heads;
     KIM_UINT kv_heads;
@@ -133,10 +142,11 @@ struct geglu_args {
 struct score_args {
     KIM_HANDLE logits;  // [rows, vocab] f32
     KIM_HANDLE control; // token ids
-    KIM_HANDLE scores;  // [rows, 4]: best id (bits), its logit, log(sum(exp)), logit of the next token
+    KIM_HANDLE
+        scores; // [rows, 4]: best id (bits), its logit, log(sum(exp)), logit of the next token
     KIM_UINT vocab;
-    KIM_UINT first;     // row 0 is token `first` of this step
-    KIM_UINT tokens;    // tokens of this step: the last has no next
+    KIM_UINT first;  // row 0 is token `first` of this step
+    KIM_UINT tokens; // tokens of this step: the last has no next
 };
 
 struct layer_norm_args {
@@ -160,7 +170,7 @@ struct attention_full_args {
     KIM_HANDLE qkv; // [images * rows, 3 * heads * head] f32: q, k, v
     KIM_HANDLE y;   // [images * rows, heads * head] f32
     KIM_UINT heads;
-    KIM_UINT rows;  // of one image
+    KIM_UINT rows; // of one image
     KIM_FLOAT scale;
 };
 

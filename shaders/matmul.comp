@@ -5,6 +5,8 @@
 // x: [columns, length] f32   w: packed, [rows, length]   y: [columns, rows] f32
 // A lane makes two rows (weights.glsl) times COLUMNS columns; eight lanes make a row group. A
 // workgroup has GROUPS row groups, and SLICES lanes that share each sum over k.
+// MATMUL_NORM, of one column: the workgroup that is done last makes the norms of all of y that
+// follow, norm_add of norm.comp.
 // macros: WEIGHT; GLU: rows come in pairs (gate, up), y[c, r / 2] = gelu(gate) * up
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -20,6 +22,11 @@ layout(constant_id = SPEC_B) const uint SLICES = 1;
 layout(constant_id = SPEC_C) const uint GROUPS = 1;
 layout(constant_id = SPEC_D) const uint FLAGS = 0; // MATMUL_*; with GLU only MATMUL_TAIL
 layout(push_constant, std430) uniform Push { matmul_args a; };
+
+#ifndef GLU
+#define LOAD_O load_f32x4_coherent
+#include "norm.glsl"
+#endif
 
 shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
 
@@ -91,7 +98,32 @@ void finish(uint row, float value, uint y_at)
         value = gelu(value);
     if ((FLAGS & MATMUL_ADD) != 0)
         value += reload_f32(a.y, y_at + row * 4);
-    store_f32(a.y, y_at + row * 4, value);
+    if ((FLAGS & MATMUL_NORM) != 0)
+        store_f32_coherent(a.y, y_at + row * 4, value);
+    else
+        store_f32(a.y, y_at + row * 4, value);
+}
+
+shared bool is_last;
+
+// What other workgroups stored is seen: they count after their stores, the last reads after the
+// count.
+void norm_if_last()
+{
+    memoryBarrierBuffer();
+    barrier();
+    if (gl_LocalInvocationIndex == 0) {
+        const uint all = (a.rows + ROW_GROUP * GROUPS - 1) / (ROW_GROUP * GROUPS);
+        is_last = atomic_add_u32(a.counter, 0, 1) == all - 1;
+        if (is_last)
+            store_u32_coherent(a.counter, 0, 0);
+    }
+    barrier();
+    if (is_last) {
+        memoryBarrierBuffer();
+        const float squares = add_normed_row(a.residual, a.y, a.w_post, 0, a.rows, a.eps);
+        norm_row(a.residual, a.w_norm, a.h, 0, a.rows, a.eps, squares);
+    }
 }
 #endif
 
@@ -150,14 +182,12 @@ void main()
         for (uint i = 0; i < COLUMNS; i++)
             partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex] = sum[i];
         barrier();
-        if (slice != 0)
-            return;
-        for (uint i = 0; i < COLUMNS; i++)
+        for (uint i = 0; i < COLUMNS && slice == 0; i++)
             for (uint j = 1; j < SLICES; j++)
                 sum[i] += partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex + j * 8 * GROUPS];
     }
     const uint row = group * ROW_GROUP + lane * 2;
-    for (uint i = 0; i < COLUMNS && column + i < a.columns; i++) {
+    for (uint i = 0; i < COLUMNS && column + i < a.columns && slice == 0; i++) {
         const uint y_at = (column + i) * a.y_stride * 4;
 #ifdef GLU
         if (row + 1 < a.rows)
@@ -167,4 +197,8 @@ void main()
         finish(row + 1, sum[i].y, y_at);
 #endif
     }
+#ifndef GLU
+    if ((FLAGS & MATMUL_NORM) != 0)
+        norm_if_last();
+#endif
 }

@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: MIT
 // RMSNorm, alone or with the residual around it:      one workgroup a row
 //     ADD: x[r, :] += rms(o[r, :]) * w_post
-//     h[r, :] = rms(x[r, :]) * w,     rms(v) = v * rsqrt(mean(v^2) + eps)
-// Zhang and Sennrich 2019. All in fp32: the residual passes 292,000 and its square 8e10.
+//     h[r, :] = rms(x[r, :]) * w
 //
 // o, x, h: [rows, width] f32   w, w_post: [width] f32   width: a multiple of 4
 // macros: ADD
@@ -14,37 +13,20 @@
 layout(local_size_x_id = SPEC_WORKGROUP) in;
 layout(push_constant, std430) uniform Push { norm_args a; };
 
-#include "reduce.glsl"
+#define LOAD_O load_f32x4
+#include "norm.glsl"
 
 void main()
 {
     const uint row_at = gl_WorkGroupID.x * a.width * 4;
-    const uint first = gl_LocalInvocationIndex * 4;
-    const uint stride = gl_WorkGroupSize.x * 4;
-    float squares = 0;
 #ifdef ADD
-    for (uint i = first; i < a.width; i += stride) {
-        const vec4 o = load_f32x4(a.o, row_at + i * 4);
-        squares += dot(o, o);
-    }
-    const float post = inversesqrt(workgroup_sum(squares) / float(a.width) + a.eps);
-    squares = 0;
-    for (uint i = first; i < a.width; i += stride) {
-        const vec4 o = load_f32x4(a.o, row_at + i * 4);
-        const vec4 x = reload_f32x4(a.x, row_at + i * 4) +
-                       o * post * load_f32x4(a.w_post, i * 4);
-        store_f32x4(a.x, row_at + i * 4, x);
-        squares += dot(x, x);
-    }
+    const float squares = add_normed_row(a.x, a.o, a.w_post, row_at, a.width, a.eps);
 #else
-    for (uint i = first; i < a.width; i += stride) {
+    float squares = 0;
+    for (uint i = gl_LocalInvocationIndex * 4; i < a.width; i += gl_WorkGroupSize.x * 4) {
         const vec4 x = reload_f32x4(a.x, row_at + i * 4);
         squares += dot(x, x);
     }
 #endif
-    const float scale = inversesqrt(workgroup_sum(squares) / float(a.width) + a.eps);
-    // each lane reads back only what it wrote itself
-    for (uint i = first; i < a.width; i += stride)
-        store_f32x4(a.h, row_at + i * 4,
-                    reload_f32x4(a.x, row_at + i * 4) * scale * load_f32x4(a.w, i * 4));
+    norm_row(a.x, a.w, a.h, row_at, a.width, a.eps, squares);
 }

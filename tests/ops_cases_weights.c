@@ -402,8 +402,112 @@ static void epilogue_cases(ops_run *run)
     matrix_destroy(&m);
 }
 
+// ---------------------------------------------------------------------------- with the norms
+
+typedef struct normed_tensors {
+    span x, y, residual, w_post, w_norm, h, counter;
+    double *before; // the residual
+} normed_tensors;
+
+// Against y as the device has it, which is checked apart. The sum of squares and inversesqrt are
+// within 32 * 2^-24.
+static void check_norms(ops_case *c, const normed_tensors *t, uint32_t rows, double eps)
+{
+    const float *y = case_data(&t->y), *residual = case_data(&t->residual), *h = case_data(&t->h);
+    double *normed = malloc(rows * sizeof *normed), *want = malloc(rows * sizeof *want);
+    for (uint32_t r = 0; r < rows; r++)
+        normed[r] = y[r];
+    reference_norm(normed, normed, case_data(&t->w_post), rows, eps);
+    for (uint32_t r = 0; r < rows; r++) {
+        t->before[r] += normed[r];
+        case_check(c, "residual", r, residual[r], t->before[r],
+                   ldexp(32, -24) * fabs(normed[r]) + ldexp(2, -24) * fabs(t->before[r]));
+        t->before[r] = residual[r];
+    }
+    reference_norm(want, t->before, case_data(&t->w_norm), rows, eps);
+    for (uint32_t r = 0; r < rows; r++)
+        case_check(c, "h", r, h[r], want[r], ldexp(32, -24) * fabs(want[r]));
+    case_check(c, "counter", 0, *(uint32_t *)case_data(&t->counter), 0, 0);
+    free(normed);
+    free(want);
+}
+
+static void norm_case(ops_run *run, const test_matrix *m)
+{
+    ops_case c;
+    normed_tensors t;
+    const uint32_t rows = m->l.rows, width = m->l.width;
+    const double eps = 1e-6;
+    double sum_x = 0, *want = malloc(rows * sizeof *want);
+    case_begin(&c, run, "matmul %s, %u parts, then norms", m->name, m->l.n_parts);
+    t.x = case_place_floats(&c, width);
+    t.y = case_place_floats(&c, rows);
+    t.residual = case_place_floats(&c, rows);
+    t.w_post = case_place_floats(&c, rows);
+    t.w_norm = case_place_floats(&c, rows);
+    t.h = case_place_floats(&c, rows);
+    t.counter = case_place_floats(&c, 1);
+    case_commit(&c);
+    t.before = malloc(rows * sizeof *t.before);
+    float *xs = case_data(&t.x), *residual = case_data(&t.residual);
+    ops_fill_normal(xs, width, 1);
+    ops_fill_normal(residual, rows, 3e5);
+    ops_fill_normal(case_data(&t.w_post), rows, 5);
+    ops_fill_normal(case_data(&t.w_norm), rows, 2);
+    memset(case_data(&t.counter), 0, 4);
+    for (uint32_t r = 0; r < rows; r++)
+        t.before[r] = residual[r];
+    for (uint32_t k = 0; k < width; k++)
+        sum_x += fabs((double)xs[k]);
+    reference_matmul(want, xs, width, m->w, rows, width, 1);
+    MUST(op_matmul_norm(
+        run->st,
+        &(matmul_params){ .w = &m->l, .x = &t.x, .x_width = width, .y = &t.y, .columns = 1 },
+        &(norm_params){
+            .o = &t.y,
+            .w_post = &t.w_post,
+            .x = &t.residual,
+            .w = &t.w_norm,
+            .h = &t.h,
+            .rows = 1,
+            .width = rows,
+            .eps = (float)eps,
+        },
+        &t.counter));
+    for (uint32_t again = 0; again < 2; again++) { // it is left as it was found
+        MUST(stream_submit(run->st));
+        MUST(stream_wait(run->st));
+        check_products(&c, m, case_data(&t.y), want, &sum_x, 1);
+        check_norms(&c, &t, rows, eps);
+    }
+    case_run(&c);
+    case_end(&c);
+    free(t.before);
+    free(want);
+}
+
+static void norm_cases(ops_run *run)
+{
+    const matrix_params cases[] = {
+        { .types = { named("F32") }, .rows = { 4 }, .n = 1, .width = 32 },
+        { .types = { named("Q8_0") }, .rows = { 16 }, .n = 1, .width = 64 },
+        { .types = { named("Q5_0") }, .rows = { 640 }, .n = 1, .width = 1024 },
+        { .types = { named("Q6_K") }, .rows = { 2560 }, .n = 1, .width = 256 },
+        { .types = { named("Q4_K") }, .rows = { 84 }, .n = 1, .width = 2048 },
+        // in parts: two dispatches, and more
+        { .types = { named("Q8_0") }, .rows = { 152 }, .n = 1, .width = 128, .block_limit = 13824 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_matrix m;
+        matrix_create(&m, run, &cases[i]);
+        norm_case(run, &m);
+        matrix_destroy(&m);
+    }
+}
+
 void cases_weights(ops_run *run)
 {
+    norm_cases(run);
     epilogue_cases(run);
     for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
         type_cases(run, &weight_types[i]);
