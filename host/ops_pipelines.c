@@ -111,7 +111,7 @@ pipeline_key score_pipeline(void)
 pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage)
 {
     const bool cpu = g->info.type == KIM_DEVICE_CPU;
-    uint32_t most = 1024;
+    uint32_t most = cpu ? 512 : 1024;
     while (most > g->limits.maxComputeWorkGroupInvocations ||
            most > g->limits.maxComputeWorkGroupSize[0])
         most /= 2;
@@ -119,7 +119,7 @@ pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage)
         return (pipeline_key){ stage, { most } };
     return (pipeline_key){ stage,
                            { workgroup(g, 256 < most ? 256 : most),
-                             cpu ? 8 * SAMPLE_LEAST_CHUNK : SAMPLE_LEAST_CHUNK } };
+                             cpu ? SAMPLE_MOST_CHUNK : SAMPLE_LEAST_CHUNK } };
 }
 
 pipeline_key layer_norm_pipeline(const kim_gpu *g)

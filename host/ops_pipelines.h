@@ -20,8 +20,6 @@ enum {
     SAMPLE_CHUNK = 1, // ids of a workgroup; 0: one workgroup
 };
 
-#define SAMPLE_LEAST_CHUNK 2048
-
 // flags: MATMUL_BIAS and so on; 0 for paired rows
 pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
                              uint32_t columns, uint32_t flags);

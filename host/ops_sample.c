@@ -4,15 +4,17 @@
 
 #include "ops_pipelines.h"
 
-// The fewest ids of a workgroup on any device: the most workgroups.
-static uint32_t most_groups(uint32_t vocab)
+static uint32_t divide_up(uint32_t a, uint32_t b)
 {
-    return (vocab + SAMPLE_LEAST_CHUNK - 1) / SAMPLE_LEAST_CHUNK;
+    return (a + b - 1) / b;
 }
 
+// Behind the parts: workgroups leave all of their parts, also of ids that there are not.
 static uint64_t list_offset(uint32_t vocab)
 {
-    return (SAMPLE_PARTS + (uint64_t)most_groups(vocab) * SAMPLE_PART_WORDS) * 4;
+    const uint64_t parts =
+        (uint64_t)divide_up(vocab, SAMPLE_MOST_CHUNK) * SAMPLE_MOST_CHUNK / SAMPLE_LEAST_CHUNK;
+    return (SAMPLE_PARTS + parts * SAMPLE_PART_WORDS) * 4;
 }
 
 uint64_t sample_scratch_bytes(uint32_t vocab)
@@ -27,7 +29,7 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
 {
     const pipeline_key key = sample_pipeline(stream_gpu(st), stage);
     const uint32_t chunk = key.constants[SAMPLE_CHUNK];
-    const uint32_t groups = chunk ? (p->vocab + chunk - 1) / chunk : 1;
+    const uint32_t groups = chunk ? divide_up(p->vocab, chunk) : 1;
     const bool moves_on = stage == KIM_VARIANT_SAMPLE_GREEDY || stage == KIM_VARIANT_SAMPLE_DRAW;
     const struct sample_args args = {
         .logits = span_handle(p->logits),

@@ -91,8 +91,10 @@ struct sampling_block {
 #define SAMPLE_BORDER 9  // f32: the same, once the histogram is known
 #define SAMPLE_BINS 1024 // of the histogram of that distance
 #define SAMPLE_COUNTS 64 // [SAMPLE_BINS, 2]: logits, and their share of the mass in 2^-30
-#define SAMPLE_PARTS (SAMPLE_COUNTS + 2 * SAMPLE_BINS) // [workgroups, SAMPLE_PART_WORDS]
+#define SAMPLE_PARTS (SAMPLE_COUNTS + 2 * SAMPLE_BINS) // of SAMPLE_LEAST_CHUNK ids, [SAMPLE_PART_WORDS]
 #define SAMPLE_PART_WORDS 8
+#define SAMPLE_LEAST_CHUNK 2048 // ids of a workgroup, or a multiple up to
+#define SAMPLE_MOST_CHUNK 16384
 #define SAMPLE_SHORT 1024 // candidates that are sorted in shared memory
 
 // ---- what matmul does besides, in its constant FLAGS --------------------------------------------

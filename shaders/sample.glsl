@@ -42,6 +42,12 @@ float distance_below(float x, float highest, float temperature)
     return x == highest ? 0 : clamp((highest - x) / temperature, 0, -BELOW_ALL);
 }
 
+// At least what rounding makes of this distance in another shader.
+float with_slack(float distance, float highest, float temperature)
+{
+    return distance + 1e-6 * (1 + distance + abs(highest) / temperature);
+}
+
 // The probability relative to the highest one's.
 float weigh(float x, float highest, float temperature)
 {
@@ -72,7 +78,7 @@ bool last_to_finish()
 }
 
 #ifdef SAMPLE_CHUNK_SPEC
-layout(constant_id = SPEC_A) const uint CHUNK = 2048; // ids of a workgroup
+layout(constant_id = SPEC_A) const uint CHUNK = SAMPLE_LEAST_CHUNK; // ids of a workgroup
 shared uint marked[CHUNK / 32]; // bits of those that are penalised
 
 uint chunk_first() { return gl_WorkGroupID.x * CHUNK; }

@@ -92,7 +92,8 @@ void main()
         }
     const bool last = last_to_finish();
     const uint end = find_border(last) + 1;
-    // sample_gather may round a distance the other way
+    const float top = level(scratch_u32(SAMPLE_TOP)), temperature = sampling_f32(SAMPLING_TEMPERATURE);
     if (lane == 0 && last)
-        store_f32(a.scratch, SAMPLE_BORDER * 4, (float(end) + 0.01) / SAMPLE_BINS * reach);
+        store_f32(a.scratch, SAMPLE_BORDER * 4,
+                  reach < 0 ? -1 : with_slack(float(end) / SAMPLE_BINS * reach, top, temperature));
 }
