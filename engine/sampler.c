@@ -6,6 +6,7 @@
 #include "sampler.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #ifndef _WIN32
@@ -37,6 +38,12 @@ static uint64_t next_random(uint64_t *state)
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
     z = (z ^ z >> 27) * 0x94D049BB133111EB;
     return z ^ z >> 31;
+}
+
+// In [0, 1), of 24 bits: a float holds it, and devices draw with the same number.
+static float next_uniform(uint64_t *state)
+{
+    return (float)(next_random(state) >> 40) * 0x1p-24f;
 }
 
 static kim_err system_seed(uint64_t *seed)
@@ -317,12 +324,29 @@ static int32_t draw(kim_sampler *s, uint32_t first, uint32_t end, float highest)
     double kept = 0, sum = 0;
     for (uint32_t i = end; i-- > first;)
         kept += weight(e[i].logit, highest, s->params.temperature);
-    double mark = kept * ((double)(next_random(&s->state) >> 11) * 0x1p-53); // [0, kept)
+    double mark = kept * (double)next_uniform(&s->state); // [0, kept)
     uint32_t at = end;
     do
         sum += weight(e[--at].logit, highest, s->params.temperature);
     while (sum <= mark && at > first);
     return e[at].id;
+}
+
+// One of entries[0 .. k - 1], in any order before, by weight: no more of them are sorted than
+// needed.
+static int32_t draw_unfiltered(kim_sampler *s, uint32_t k, float highest)
+{
+    entry *e = s->entries;
+    double kept = 0, sum = 0;
+    for (uint32_t i = 0; i < k; i++)
+        kept += weight(e[i].logit, highest, s->params.temperature);
+    double mark = kept * (double)next_uniform(&s->state);
+    make_heap(e, k, true);
+    while ((sum += weight(e[0].logit, highest, s->params.temperature)) <= mark && k > 1) {
+        e[0] = e[--k];
+        sift_down(e, k, 0, true);
+    }
+    return e[0].id;
 }
 
 kim_err sampler_draw(kim_sampler *s, const float *logits, uint32_t vocab, const int32_t *history,
@@ -343,7 +367,7 @@ kim_err sampler_draw(kim_sampler *s, const float *logits, uint32_t vocab, const 
         if (adjusted != logits)
             TRY(find_highest(adjusted, vocab, &best));
         float highest = adjusted[best];
-        uint32_t k = p->top_k < vocab ? p->top_k : vocab, kept = k;
+        uint32_t k = p->top_k < vocab ? p->top_k : vocab;
         take_top_k(s->entries, k, adjusted, vocab);
         if (p->top_p < 1 || p->min_p > 0) {
             double mass = INFINITY;
@@ -353,9 +377,11 @@ kim_err sampler_draw(kim_sampler *s, const float *logits, uint32_t vocab, const 
                     raw_total = mass;
                 mass *= p->top_p;
             }
-            kept = take_top_p(p, s->entries, k, highest, mass);
+            uint32_t kept = take_top_p(p, s->entries, k, highest, mass);
+            *id = draw(s, k - kept, k, highest);
+        } else {
+            *id = draw_unfiltered(s, k, highest);
         }
-        *id = draw(s, k - kept, k, highest);
     }
     if (logprob) {
         if (raw_total == 0)
@@ -366,4 +392,44 @@ kim_err sampler_draw(kim_sampler *s, const float *logits, uint32_t vocab, const 
     }
 error:
     return err;
+}
+
+// ----------------------------------------------------------------------------- on the device
+
+// The places that the shaders know.
+#define AT(field, word) _Static_assert(offsetof(struct sampling_block, field) == 4 * (word), #field)
+AT(temperature, SAMPLING_TEMPERATURE);
+AT(top_k, SAMPLING_TOP_K);
+AT(top_p, SAMPLING_TOP_P);
+AT(min_p, SAMPLING_MIN_P);
+AT(repeat_penalty, SAMPLING_REPEAT_PENALTY);
+AT(repeat_last, SAMPLING_REPEAT_LAST);
+AT(n_stops, SAMPLING_N_STOPS);
+AT(stops, SAMPLING_STOPS);
+AT(draws, SAMPLING_DRAWS);
+
+void sampler_fill_block(const kim_sampler *s, struct sampling_block *block, uint32_t from_step,
+                        uint32_t n)
+{
+    const kim_sampling *p = &s->params;
+    uint64_t state = s->state;
+    block->temperature = p->temperature;
+    block->top_k = p->top_k;
+    block->top_p = p->top_p;
+    block->min_p = p->min_p;
+    block->repeat_penalty = p->repeat_penalty;
+    block->repeat_last = p->repeat_last;
+    for (uint32_t i = 0; i < n; i++)
+        block->draws[(from_step + i) % SAMPLE_DRAWS] = next_uniform(&state);
+}
+
+void sampler_consume(kim_sampler *s, uint32_t n)
+{
+    for (uint32_t i = 0; i < n && !s->params.greedy; i++) // as sampler_draw does
+        (void)next_random(&s->state);
+}
+
+bool sampler_is_greedy(const kim_sampler *s)
+{
+    return s->params.greedy;
 }

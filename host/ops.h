@@ -97,6 +97,28 @@ kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32
 kim_err op_score(stream *st, const span *logits, const span *control, const span *scores,
                  uint32_t vocab, const uint32_t rows_first_tokens[3]);
 
+// Draws a token by the logits of one row, and leaves everything as the next step needs it: the id
+// is row 0's token, in the history and among the results; the position is its. What changes from
+// step to step is read on the device, so a recorded step can be run again and again. The rule is
+// that of engine/sampler.c.
+//
+// Results: see SAMPLE_RESULT_ID and what follows in kim_shared.h. A stop token is drawn and counts
+// as a step like any other. Where nothing can be drawn, the step counts, but token, position and
+// history stay. After both, CONTROL_STOPPED is set, and further steps change nothing.
+typedef struct sample_params {
+    const span *logits;   // [vocab], or more
+    const span *control;  // CONTROL_STEP and CONTROL_STOPPED are the host's to set first
+    const span *history;  // [context + 1] u32: tokens by position; those up to this row's are there
+    const span *sampling; // struct sampling_block
+    const span *scratch;  // sample_scratch_bytes; zeros before the first use
+    const span *results;  // [SAMPLE_SLOTS, 4] u32
+    uint32_t vocab;       // ids below it are drawn
+    uint32_t first_row;   // of this step, whose logits these are: 0 in a decode step
+    bool greedy;          // take the most probable; of the sampling block only stops are used
+} sample_params;
+kim_err op_sample(stream *st, const sample_params *p);
+uint64_t sample_scratch_bytes(uint32_t vocab);
+
 typedef struct layer_norm_params {
     const span *x, *w, *b, *y; // y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b; not in place
     uint32_t rows, width;      // width: a multiple of 4

@@ -107,6 +107,22 @@ pipeline_key score_pipeline(void)
     return (pipeline_key){ KIM_VARIANT_SCORE, { 128 } };
 }
 
+// Over ids, a CPU takes large chunks, so that the histograms of workgroups are few. The last stage
+// is one workgroup, as large as can be: a long list is sorted by it.
+pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage)
+{
+    const bool cpu = g->info.type == KIM_DEVICE_CPU;
+    uint32_t most = cpu ? 512 : 1024;
+    while (most > g->limits.maxComputeWorkGroupInvocations ||
+           most > g->limits.maxComputeWorkGroupSize[0])
+        most /= 2;
+    if (stage == KIM_VARIANT_SAMPLE_DRAW)
+        return (pipeline_key){ stage, { most } };
+    return (pipeline_key){ stage,
+                           { workgroup(g, 256 < most ? 256 : most),
+                             cpu ? SAMPLE_MOST_CHUNK : SAMPLE_LEAST_CHUNK } };
+}
+
 pipeline_key layer_norm_pipeline(const kim_gpu *g)
 {
     return (pipeline_key){ KIM_VARIANT_LAYER_NORM, { workgroup(g, 128) } };
@@ -189,6 +205,19 @@ error:
     return err;
 }
 
+static kim_err add_sampling(key_list *l, const kim_gpu *g)
+{
+    static const enum kim_variant stages[] = {
+        KIM_VARIANT_SAMPLE_GREEDY, KIM_VARIANT_SAMPLE_MAX,  KIM_VARIANT_SAMPLE_COUNT,
+        KIM_VARIANT_SAMPLE_GATHER, KIM_VARIANT_SAMPLE_DRAW,
+    };
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        TRY(add_key(l, sample_pipeline(g, stages[i])));
+error:
+    return err;
+}
+
 static kim_err add_encoder(key_list *l, const kim_gpu *g, const ops_needs *needs)
 {
     kim_err err = KIM_OK;
@@ -223,6 +252,8 @@ kim_err ops_list_pipelines(const kim_gpu *g, const ops_needs *needs, pipeline_ke
         TRY(add_key(&l, geglu_pipeline(g)));
         TRY(add_key(&l, score_pipeline()));
     }
+    if (needs->sample)
+        TRY(add_sampling(&l, g));
     *keys = l.keys;
     *count = l.count;
     return KIM_OK;

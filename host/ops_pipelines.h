@@ -17,6 +17,7 @@ enum {
     ATTENTION_SPLITS,
     FULL_HEAD = 1,
     FULL_PARTS,
+    SAMPLE_CHUNK = 1, // ids of a workgroup; 0: one workgroup
 };
 
 // flags: MATMUL_BIAS and so on; 0 for paired rows
@@ -31,6 +32,7 @@ pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *shape, uint3
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);
+pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage);
 pipeline_key layer_norm_pipeline(const kim_gpu *g);
 pipeline_key average_pool_pipeline(const kim_gpu *g);
 pipeline_key attention_full_pipeline(const kim_gpu *g, uint32_t head);
@@ -51,6 +53,7 @@ typedef struct ops_needs {
     const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache
     uint32_t n_keys;
     uint32_t rows; // of a step, at most
+    bool sample;   // tokens are drawn on the device
 
     // An encoder's: products as they will be asked for (of the spans only `bias` is looked at), and
     // the size of its heads, with which layer_norm, average_pool and attention_full come.

@@ -35,12 +35,68 @@ typedef uint64_t kim_handle;
 
 // ---- the control block of a session: what changes from step to step ---------------------------
 #define CONTROL_POSITION 0 // position of the first row of this step
+#define CONTROL_STEP 1     // tokens drawn since the host last set it
+#define CONTROL_STOPPED 2  // not 0: no more are drawn
 #define CONTROL_ROWS 4     // from here, for each row of this step and the token after the last:
 #define CONTROL_ROW_WORDS 2
 #define CONTROL_ROW_TOKEN 0      // its id, or CONTROL_SOFT
 #define CONTROL_ROW_AHEAD 1      // rows of the same picture after it, which it sees; 0 for text
 #define CONTROL_SOFT 0xffffffffu // no token: a row of the pictures' soft tokens
 #define CONTROL_ROW(row, what) (CONTROL_ROWS + CONTROL_ROW_WORDS * (row) + (what))
+
+// ---- drawing tokens (sample.glsl) ---------------------------------------------------------------
+#define SAMPLE_DRAWS 64 // random numbers in the sampling block
+#define SAMPLE_SLOTS 64 // results that are kept: step i is in slot i % SAMPLE_SLOTS, four words:
+#define SAMPLE_RESULT_ID 0
+#define SAMPLE_RESULT_LOGPROB 1 // f32, before penalty and temperature
+#define SAMPLE_RESULT_MARK 2    // i + 1
+#define SAMPLE_RESULT_STATUS 3
+#define SAMPLE_OK 0
+#define SAMPLE_STOP 1    // a stop token was drawn
+#define SAMPLE_ODD 2     // the logit of the id is not a number: nothing was drawn
+#define SAMPLE_NOTHING 3 // all logits are -infinity
+
+// The words of the sampling block, which the host writes (struct sampling_block).
+#define SAMPLING_TEMPERATURE 0
+#define SAMPLING_TOP_K 1
+#define SAMPLING_TOP_P 2
+#define SAMPLING_MIN_P 3
+#define SAMPLING_REPEAT_PENALTY 4
+#define SAMPLING_REPEAT_LAST 5
+#define SAMPLING_N_STOPS 6
+#define SAMPLING_STOPS 7
+#define SAMPLING_MAX_STOPS 16
+#define SAMPLING_DRAWS (SAMPLING_STOPS + SAMPLING_MAX_STOPS)
+
+#ifndef GL_core_profile
+struct sampling_block {
+    float temperature;
+    uint32_t top_k; // UINT32_MAX: all
+    float top_p, min_p, repeat_penalty;
+    uint32_t repeat_last, n_stops, stops[SAMPLING_MAX_STOPS];
+    float draws[SAMPLE_DRAWS]; // for step i: draws[i % SAMPLE_DRAWS], of 24 bits, in [0, 1)
+};
+#endif
+
+// Words of the scratch memory, which is zeros before its first use.
+#define SAMPLE_DONE 0   // workgroups of the dispatch that have finished
+#define SAMPLE_LISTED 1 // candidates
+#define SAMPLE_STATUS 2
+#define SAMPLE_ID 3      // of a logit that is not a number
+#define SAMPLE_BEST 4    // order of the highest logit
+#define SAMPLE_SUM 5     // f32: sum of exp(logit - highest)
+#define SAMPLE_TOP 6     // order of the highest adjusted logit
+#define SAMPLE_MASS 7    // f32: sum of exp((adjusted - highest) / temperature)
+#define SAMPLE_REACH 8   // f32: (highest - adjusted) / temperature of what may be kept, at most
+#define SAMPLE_BORDER 9  // f32: the same, once the histogram is known
+#define SAMPLE_BINS 1024 // of the histogram of that distance
+#define SAMPLE_COUNTS 64 // [SAMPLE_BINS, 2]: logits, and their share of the mass in 2^-30
+#define SAMPLE_PARTS                                                                               \
+    (SAMPLE_COUNTS + 2 * SAMPLE_BINS) // of SAMPLE_LEAST_CHUNK ids, [SAMPLE_PART_WORDS]
+#define SAMPLE_PART_WORDS 8
+#define SAMPLE_LEAST_CHUNK 2048 // ids of a workgroup, or a multiple up to
+#define SAMPLE_MOST_CHUNK 16384
+#define SAMPLE_SHORT 1024 // candidates that are sorted in shared memory
 
 // ---- what matmul does besides, in its constant FLAGS --------------------------------------------
 #define MATMUL_BIAS 1 // + bias[r]
@@ -143,10 +199,23 @@ struct score_args {
     KIM_HANDLE logits;  // [rows, vocab] f32
     KIM_HANDLE control; // token ids
     KIM_HANDLE
-        scores; // [rows, 4]: best id (bits), its logit, log(sum(exp)), logit of the next token
+    scores; // [rows, 4]: best id (bits), its logit, log(sum(exp)), logit of the next token
     KIM_UINT vocab;
     KIM_UINT first;  // row 0 is token `first` of this step
     KIM_UINT tokens; // tokens of this step: the last has no next
+};
+
+struct sample_args {
+    KIM_HANDLE logits; // [vocab] f32
+    KIM_HANDLE control;
+    KIM_HANDLE history;  // [context + 1] ids of the session's tokens
+    KIM_HANDLE sampling; // SAMPLING_*
+    KIM_HANDLE scratch;  // SAMPLE_*
+    KIM_HANDLE results;  // [SAMPLE_SLOTS, 4]
+    KIM_UINT vocab;
+    KIM_UINT row;    // of this step, whose logits these are
+    KIM_UINT groups; // workgroups over the vocabulary
+    KIM_UINT list;   // where in scratch, in bytes: [2^n >= vocab, 2] order and id of candidates
 };
 
 struct layer_norm_args {

@@ -8,6 +8,7 @@
 void cases_weights(ops_run *run);   // matmul and embed: every type, shape, mix and split
 void cases_attention(ops_run *run); // rope, attention, combine
 void cases_rows(ops_run *run);      // norm, geglu, score
+void cases_sample(ops_run *run);    // drawing tokens
 void cases_encoder(ops_run *run);   // layer_norm, average_pool, attention_full
 
 #endif

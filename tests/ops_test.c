@@ -62,6 +62,7 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
     MUST(kim_gpu_create(&run.gpu, &params));
     MUST(stream_create(&run.st, run.gpu));
     cases_rows(&run);
+    cases_sample(&run);
     cases_attention(&run);
     cases_encoder(&run);
     cases_weights(&run);

@@ -127,6 +127,7 @@ static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count
         .keys = keys_seen,
         .n_keys = sizeof keys_seen / sizeof *keys_seen,
         .rows = 512,
+        .sample = true,
         .products = products,
         .n_products = TYPES * ENCODER_PRODUCTS,
         .full_head = 72,

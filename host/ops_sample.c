@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// The operation that draws the next token and moves the session on; see shaders/sample.glsl.
+#include "ops.h"
+
+#include "ops_pipelines.h"
+
+static uint32_t divide_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+// Behind the parts: workgroups leave all of their parts, also of ids that there are not.
+static uint64_t list_offset(uint32_t vocab)
+{
+    const uint64_t parts =
+        (uint64_t)divide_up(vocab, SAMPLE_MOST_CHUNK) * SAMPLE_MOST_CHUNK / SAMPLE_LEAST_CHUNK;
+    return (SAMPLE_PARTS + parts * SAMPLE_PART_WORDS) * 4;
+}
+
+uint64_t sample_scratch_bytes(uint32_t vocab)
+{
+    uint64_t candidates = 1;
+    while (candidates < vocab)
+        candidates *= 2;
+    return list_offset(vocab) + candidates * 8;
+}
+
+static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant stage)
+{
+    const pipeline_key key = sample_pipeline(stream_gpu(st), stage);
+    const uint32_t chunk = key.constants[SAMPLE_CHUNK];
+    const uint32_t groups = chunk ? divide_up(p->vocab, chunk) : 1;
+    const bool moves_on = stage == KIM_VARIANT_SAMPLE_GREEDY || stage == KIM_VARIANT_SAMPLE_DRAW;
+    const struct sample_args args = {
+        .logits = span_handle(p->logits),
+        .control = span_handle(p->control),
+        .history = span_handle(p->history),
+        .sampling = span_handle(p->sampling),
+        .scratch = span_handle(p->scratch),
+        .results = span_handle(p->results),
+        .vocab = p->vocab,
+        .row = p->first_row,
+        .groups = groups,
+        .list = (uint32_t)list_offset(p->vocab),
+    };
+    const span_use accesses[] = {
+        READS(*p->logits),
+        READS(*p->sampling),
+        WRITES(*p->scratch),
+        { .span = *p->control, .write = moves_on },
+        { .span = *p->history, .write = moves_on },
+        WRITES(*p->results),
+    };
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { groups, 1, 1 },
+        .work = p->vocab,
+        .accesses = accesses,
+        .n_accesses = moves_on ? 6 : 5,
+    };
+    return stream_dispatch(st, &d);
+}
+
+kim_err op_sample(stream *st, const sample_params *p)
+{
+    kim_err err = KIM_OK;
+    if (p->greedy)
+        return add_stage(st, p, KIM_VARIANT_SAMPLE_GREEDY);
+    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_MAX));
+    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_COUNT));
+    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_GATHER));
+    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_DRAW));
+error:
+    return err;
+}

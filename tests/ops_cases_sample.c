@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: MIT
+// Drawing tokens on a device: what engine/sampler.c draws by the same random numbers.
+#include "ops_cases.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/sampler.h"
+#include "reference_ops.h"
+
+#define PROMPT 20   // tokens that are there before
+#define MAX_STEPS 4 // rows of the control block
+#define ULP 0x1p-24
+
+typedef enum logits_kind {
+    LOGITS_NORMAL, // deviation 3
+    LOGITS_FLAT,   // deviation 0.2
+    LOGITS_EQUAL,
+    LOGITS_TIED, // two highest, and many equal to others
+    LOGITS_FAR,  // over the whole range of numbers
+    LOGITS_INFINITE,
+} logits_kind;
+
+typedef struct sample_setup {
+    const char *name;
+    kim_sampling sampling;
+    logits_kind kind;
+    uint32_t vocab, steps, runs; // steps are recorded together, and run so often; 0: 64, once
+    uint32_t first_row;
+} sample_setup;
+
+typedef struct sample_tensors {
+    span logits, control, history, sampling, scratch, results;
+    uint32_t vocab, position; // of the row whose logits these are
+} sample_tensors;
+
+// -------------------------------------------------------------------------------- reference
+
+typedef struct ranked {
+    float logit;
+    uint32_t id;
+    double weight, before; // relative to the first; the sum of those before
+    double error;          // what `before` may be off by: exp() and its argument
+} ranked;
+
+static int compare_ranked(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : 1;
+}
+
+// All ids with the adjusted logits, the most probable first; list[vocab].before is the whole sum.
+static ranked *rank_logits(const float *logits, uint32_t vocab, const kim_sampling *p,
+                           const int32_t *history, uint32_t n_history)
+{
+    ranked *list = malloc((vocab + 1) * sizeof *list);
+    for (uint32_t i = 0; i < vocab; i++)
+        list[i] = (ranked){ .logit = logits[i], .id = i };
+    for (uint32_t i = n_history - (n_history < p->repeat_last ? n_history : p->repeat_last);
+         i < n_history; i++)
+        if (history[i] >= 0 && (uint32_t)history[i] < vocab) {
+            const float x = logits[history[i]];
+            list[history[i]].logit = x > 0 ? x / p->repeat_penalty : x * p->repeat_penalty;
+        }
+    qsort(list, vocab, sizeof *list, compare_ranked);
+    double sum = 0, error = 0;
+    for (uint32_t i = 0; i <= vocab; i++) {
+        list[i].before = sum;
+        list[i].error = error;
+        if (i == vocab)
+            break;
+        const bool equal = list[i].logit == list[0].logit; // infinite, both of them
+        const double below = equal ? 0 : ((double)list[0].logit - list[i].logit) / p->temperature;
+        list[i].weight = exp(-below);
+        sum += list[i].weight;
+        if (list[i].weight > 0)
+            error += list[i].weight * (8 + 4 * below) * ULP;
+    }
+    return list;
+}
+
+// How many candidates may be kept, at least and at most: they differ where rounding decides.
+static void find_cut(const ranked *list, uint32_t vocab, const kim_sampling *p, uint32_t cut[2])
+{
+    const uint32_t most = p->top_k < vocab ? p->top_k : vocab;
+    const double mass = p->top_p < 1 ? p->top_p * list[vocab].before : INFINITY;
+    // the sum of all is added up in runs of up to 2,000, whose rounding cancels mostly
+    const double slack = list[vocab].error + 1e-5 * list[vocab].before;
+    cut[0] = cut[1] = most;
+    for (uint32_t i = 1; i < most; i++) {
+        const double rounding = 1e-4 * p->min_p;
+        if (cut[0] == most &&
+            (list[i].before > mass - slack || list[i].weight < p->min_p + rounding))
+            cut[0] = i;
+        if (list[i].before > mass + slack || list[i].weight < p->min_p - rounding) {
+            cut[1] = i;
+            return;
+        }
+    }
+}
+
+static double kept_mass(const ranked *list, uint32_t kept)
+{
+    return list[kept - 1].before + list[kept - 1].weight;
+}
+
+// Whether `id` is the one that `share` draws, or one that rounding may have taken.
+static bool may_be_drawn(const ranked *list, uint32_t vocab, const kim_sampling *p, double share,
+                         uint32_t id)
+{
+    uint32_t cut[2], at = 0;
+    find_cut(list, vocab, p, cut);
+    while (at < cut[1] && list[at].id != id)
+        at++;
+    if (at == cut[1])
+        return false;
+    // a lane adds up to 1/256 of the candidates, one after the other
+    const double most = kept_mass(list, cut[1]);
+    const double slack = list[cut[1]].error + most * (32 + cut[1] / 256) * ULP;
+    return list[at].before - slack <= share * most &&
+           list[at].before + list[at].weight + slack >= share * kept_mass(list, cut[0]);
+}
+
+// ---------------------------------------------------------------------------------- the case
+
+static void fill_logits(float *x, uint32_t vocab, logits_kind kind)
+{
+    for (uint32_t i = 0; i < vocab; i++) {
+        x[i] = (float)ops_normal() * (kind == LOGITS_FLAT ? 0.2f : 3);
+        if (kind == LOGITS_EQUAL)
+            x[i] = -7.25f;
+        if (kind == LOGITS_TIED)
+            x[i] = i % 2 ? roundf(x[i]) : i % 4 ? 0.0f : -0.0f;
+        if (kind == LOGITS_FAR)
+            x[i] = (float)ops_uniform(-3e38, 3e38);
+        if (kind == LOGITS_INFINITE && i % 3)
+            x[i] = -INFINITY;
+    }
+    if (kind == LOGITS_TIED)
+        x[vocab / 3] = x[vocab / 2] = 14;
+    if (kind == LOGITS_FAR)
+        x[vocab / 3] = INFINITY;
+}
+
+static void place(ops_case *c, sample_tensors *t, uint32_t vocab, uint32_t steps)
+{
+    t->vocab = vocab;
+    t->logits = case_place_floats(c, vocab + 3);
+    t->control = case_place_floats(c, CONTROL_ROW(MAX_STEPS, 0));
+    t->history = case_place_floats(c, PROMPT + steps);
+    t->sampling = case_place(c, sizeof(struct sampling_block));
+    t->scratch = case_place(c, sample_scratch_bytes(vocab));
+    t->results = case_place_floats(c, SAMPLE_SLOTS * 4);
+    case_commit(c);
+    float *x = case_data(&t->logits);
+    for (uint32_t i = vocab; i < vocab + 3; i++)
+        x[i] = 1e30f; // never drawn
+    memset(case_data(&t->scratch), 0, t->scratch.bytes);
+}
+
+// The control block and the tokens before; first_row: of the step
+static void start(const sample_tensors *t, uint32_t first_row)
+{
+    uint32_t *control = case_data(&t->control);
+    int32_t *history = case_data(&t->history);
+    const float *x = case_data(&t->logits);
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < t->vocab; i++)
+        best = x[i] > x[best] ? i : best;
+    control[CONTROL_POSITION] = t->position - first_row;
+    control[CONTROL_STEP] = control[CONTROL_STOPPED] = 0;
+    for (uint32_t i = 0; i < PROMPT; i++)
+        history[i] = (int32_t)(i % 5 == 0 ? best : ops_random() % t->vocab);
+    history[PROMPT / 2] = -1; // a soft token of a picture
+    ((struct sampling_block *)case_data(&t->sampling))->n_stops = 0;
+}
+
+static void record(ops_run *run, const sample_tensors *t, uint32_t first_row, bool greedy)
+{
+    MUST(op_sample(run->st, &(sample_params){
+                                .logits = &t->logits,
+                                .control = &t->control,
+                                .history = &t->history,
+                                .sampling = &t->sampling,
+                                .scratch = &t->scratch,
+                                .results = &t->results,
+                                .vocab = t->vocab,
+                                .first_row = first_row,
+                                .greedy = greedy,
+                            }));
+}
+
+// What stands in the control block after `done` steps, the last of which drew `id`.
+static void check_control(ops_case *c, const sample_tensors *t, uint32_t done, uint32_t position,
+                          uint32_t id, bool stopped)
+{
+    const uint32_t *control = case_data(&t->control);
+    case_check(c, "position", 0, control[CONTROL_POSITION], position, 0);
+    case_check(c, "step", 0, control[CONTROL_STEP], done, 0);
+    case_check(c, "stopped", 0, control[CONTROL_STOPPED], stopped, 0);
+    case_check(c, "token", 0, control[CONTROL_ROW(0, CONTROL_ROW_TOKEN)], id, 0);
+    case_check(c, "ahead", 0, control[CONTROL_ROW(0, CONTROL_ROW_AHEAD)], 0, 0);
+    for (uint32_t i = CONTROL_ROW(1, 0); i < CONTROL_ROW(MAX_STEPS, 0); i++)
+        case_check(c, "other rows", i, control[i], UINT32_MAX, 0);
+}
+
+typedef struct draws {
+    kim_sampling sampling; // defaults filled in
+    kim_sampler *ahead;    // fills the block
+    kim_sampler *host;     // draws
+    double log_sum;
+    uint32_t drawn, different;
+} draws;
+
+// One step: its result, the token in the history, and what the host draws.
+static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t step, float share)
+{
+    const float *x = case_data(&t->logits);
+    const int32_t *history = case_data(&t->history);
+    const uint32_t *result = (const uint32_t *)case_data(&t->results) + step % SAMPLE_SLOTS * 4;
+    const uint32_t id = result[SAMPLE_RESULT_ID], n_history = PROMPT + step;
+    float logprob;
+    int32_t wanted;
+    case_check(c, "mark", step, result[SAMPLE_RESULT_MARK], step + 1, 0);
+    case_check(c, "status", step, result[SAMPLE_RESULT_STATUS], SAMPLE_OK, 0);
+    case_check(c, "history", step, history[n_history], id, 0);
+    MUST(sampler_draw(d->host, x, t->vocab, history, n_history, &wanted, NULL));
+    d->drawn++;
+    d->different += (uint32_t)wanted != id;
+    if (id >= t->vocab) {
+        case_check(c, "id", step, id, wanted, 0);
+        return;
+    }
+    memcpy(&logprob, &result[SAMPLE_RESULT_LOGPROB], sizeof logprob);
+    const double want = d->log_sum == INFINITY ? 0 : x[id] - d->log_sum;
+    case_check(c, "logprob", step, logprob, want, 2e-5 + 4 * ULP * fabs(want));
+    if ((uint32_t)wanted == id)
+        return;
+    if (d->sampling.greedy) {
+        case_check(c, "greedy id", step, id, wanted, 0);
+        return;
+    }
+    ranked *list = rank_logits(x, t->vocab, &d->sampling, history, n_history);
+    if (!may_be_drawn(list, t->vocab, &d->sampling, (double)share, id))
+        case_check(c, "id", step, id, wanted, 0);
+    if (!may_be_drawn(list, t->vocab, &d->sampling, (double)share, (uint32_t)wanted))
+        case_check(c, "id of the host", step, wanted, id, 0);
+    free(list);
+}
+
+static draws make_draws(const sample_setup *s, const float *logits)
+{
+    draws d = { .sampling = s->sampling };
+    struct sampling_block block;
+    d.sampling.seed = 1 + ops_random();
+    MUST(kim_sampler_create(&d.ahead, &d.sampling));
+    MUST(kim_sampler_create(&d.host, &d.sampling));
+    sampler_fill_block(d.host, &block, 0, 0);
+    d.sampling.temperature = block.temperature;
+    d.sampling.top_k = block.top_k;
+    d.sampling.top_p = block.top_p;
+    d.sampling.repeat_penalty = block.repeat_penalty;
+    d.sampling.repeat_last = block.repeat_last;
+    d.log_sum = s->kind == LOGITS_FAR ? INFINITY : reference_log_sum(logits, s->vocab);
+    return d;
+}
+
+static void sample_case(ops_run *run, const sample_setup *s)
+{
+    ops_case c;
+    sample_tensors t = { .position = PROMPT - 1 };
+    const uint32_t steps = s->steps ? s->steps : SAMPLE_DRAWS, runs = s->runs ? s->runs : 1;
+    case_begin(&c, run, "sample %s of %u", s->name, s->vocab);
+    place(&c, &t, s->vocab, steps * runs);
+    fill_logits(case_data(&t.logits), s->vocab, s->kind);
+    start(&t, s->first_row);
+    draws d = make_draws(s, case_data(&t.logits));
+    struct sampling_block *block = case_data(&t.sampling);
+    for (uint32_t i = 0; i < steps; i++)
+        record(run, &t, i ? 0 : s->first_row, s->sampling.greedy);
+    for (uint32_t r = 0; r < runs && !c.failed; r++) {
+        sampler_fill_block(d.ahead, block, r * steps, steps);
+        case_run(&c);
+        sampler_consume(d.ahead, steps);
+        for (uint32_t i = r * steps; i < (r + 1) * steps && !c.failed; i++)
+            check_step(&c, &t, &d, i, block->draws[i % SAMPLE_DRAWS]);
+    }
+    const int32_t *history = case_data(&t.history);
+    check_control(&c, &t, steps * runs, t.position + steps * runs,
+                  (uint32_t)history[t.position + steps * runs], false);
+    // Rounding decides rarely; of a quarter of a million nearly equal ones, more often.
+    case_check(&c, "draws other than the host's", 0, d.different, 0,
+               s->vocab > 100000 ? d.drawn : 1 + d.drawn / 500);
+    if (getenv("KIM_TEST_VERBOSE") && d.different)
+        printf("%s: %u of %u draws are not the host's\n", c.name, d.different, d.drawn);
+    kim_sampler_destroy(&d.ahead);
+    kim_sampler_destroy(&d.host);
+    case_end(&c);
+}
+
+// ----------------------------------------------------------------------------------- the end
+
+// Three steps, of which the first ends with a stop token, or with nothing that can be drawn: the
+// others change nothing.
+static void end_case(ops_run *run, uint32_t vocab, uint32_t status, bool greedy)
+{
+    ops_case c;
+    sample_tensors t = { .position = PROMPT - 1 };
+    const uint32_t odd = vocab - vocab / 3, best = vocab / 2;
+    case_begin(&c, run, "sample %s of %u ends with %u", greedy ? "greedy" : "", vocab, status);
+    place(&c, &t, vocab, 4);
+    float *x = case_data(&t.logits);
+    fill_logits(x, vocab, LOGITS_NORMAL);
+    x[best] = 60;
+    for (uint32_t i = 0; i < vocab; i++)
+        x[i] = status == SAMPLE_NOTHING ? -INFINITY : x[i];
+    if (status == SAMPLE_ODD)
+        x[odd] = x[vocab - 1] = copysignf(NAN, greedy ? -1 : 1);
+    start(&t, 0);
+    kim_sampler *s;
+    MUST(kim_sampler_create(&s, &(kim_sampling){ .greedy = greedy, .seed = 3 }));
+    struct sampling_block *block = case_data(&t.sampling);
+    sampler_fill_block(s, block, 0, SAMPLE_DRAWS);
+    block->n_stops = 2;
+    block->stops[0] = vocab;
+    block->stops[1] = best;
+    uint32_t *control = case_data(&t.control);
+    control[CONTROL_ROW(0, CONTROL_ROW_TOKEN)] = 5;
+    control[CONTROL_ROW(0, CONTROL_ROW_AHEAD)] = 0;
+    for (uint32_t i = 0; i < 3; i++)
+        record(run, &t, 0, greedy);
+    case_run(&c);
+    const bool drawn = status == SAMPLE_STOP;
+    check_control(&c, &t, 1, t.position + drawn, drawn ? best : 5, true);
+    const uint32_t *result = case_data(&t.results), *history = case_data(&t.history);
+    if (status != SAMPLE_NOTHING)
+        case_check(&c, "id", 0, result[SAMPLE_RESULT_ID], drawn ? best : odd, 0);
+    case_check(&c, "logprob", 0, result[SAMPLE_RESULT_LOGPROB], 0, 0); // the best has all of it
+    case_check(&c, "mark", 0, result[SAMPLE_RESULT_MARK], 1, 0);
+    case_check(&c, "status", 0, result[SAMPLE_RESULT_STATUS], status, 0);
+    for (uint32_t i = 4; i < SAMPLE_SLOTS * 4; i++)
+        case_check(&c, "other results", i, result[i], UINT32_MAX, 0);
+    for (uint32_t i = 0; i < 3; i++)
+        case_check(&c, "history", i, history[PROMPT + i], i == 0 && drawn ? best : UINT32_MAX, 0);
+
+    // The scratch memory is as it was: what comes next is drawn as if nothing had been.
+    fill_logits(x, vocab, LOGITS_NORMAL);
+    x[best] = 60;
+    block->n_stops = 0;
+    control[CONTROL_STOPPED] = 0;
+    case_run(&c);
+    check_control(&c, &t, 4, t.position + drawn + 3, best, false);
+    kim_sampler_destroy(&s);
+    case_end(&c);
+}
+
+// --------------------------------------------------------------------------------- all cases
+
+#define ALL .top_k = UINT32_MAX
+static const sample_setup small[] = {
+    { "greedy", { .greedy = true }, LOGITS_NORMAL, .vocab = 1003, .steps = 3 },
+    { "greedy, all equal", { .greedy = true }, LOGITS_EQUAL, .vocab = 5001, .steps = 2 },
+    { "greedy, tied", { .greedy = true }, LOGITS_TIED, .vocab = 40001, .steps = 2 },
+    { "greedy, far", { .greedy = true }, LOGITS_FAR, .vocab = 77, .steps = 2 },
+    { "one id", { 0 }, LOGITS_NORMAL, .vocab = 1, .steps = 2 },
+    { "defaults", { 0 }, LOGITS_NORMAL, .vocab = 1003, .runs = 20 },
+    { "defaults, flat", { 0 }, LOGITS_FLAT, .vocab = 5003, .first_row = 3 },
+    { "defaults, all equal", { 0 }, LOGITS_EQUAL, .vocab = 3001, .steps = 8 },
+    { "defaults, tied", { 0 }, LOGITS_TIED, .vocab = 2050 },
+    { "defaults, far", { 0 }, LOGITS_FAR, .vocab = 555, .steps = 8 },
+    { "defaults, infinite", { 0 }, LOGITS_INFINITE, .vocab = 2049 },
+    { "top-p", { ALL, .top_p = 0.9f }, LOGITS_NORMAL, .vocab = 2500 },
+    { "top-p, flat", { ALL, .top_p = 0.95f }, LOGITS_FLAT, .vocab = 2047, .steps = 16 },
+    { "top-p 0.999", { ALL, .top_p = 0.999f }, LOGITS_NORMAL, .vocab = 1500 },
+    { "top-p tiny", { ALL, .top_p = 1e-9f }, LOGITS_NORMAL, .vocab = 700, .steps = 8 },
+    { "all", { ALL, .top_p = 1 }, LOGITS_NORMAL, .vocab = 3001, .steps = 16 },
+    { "all, infinite", { ALL, .top_p = 1, .temperature = 5 }, LOGITS_INFINITE, .vocab = 901 },
+    { "min-p", { ALL, .top_p = 1, .min_p = 0.05f }, LOGITS_NORMAL, .vocab = 1100 },
+    { "min-p 1", { ALL, .top_p = 1, .min_p = 1 }, LOGITS_TIED, .vocab = 1100, .steps = 8 },
+    { "penalty", { .repeat_penalty = 1.3f }, LOGITS_NORMAL, .vocab = 999, .runs = 10 },
+    { "penalty of 7", { .repeat_penalty = 2, .repeat_last = 7 }, LOGITS_NORMAL, .vocab = 17000 },
+    { "reward", { .repeat_penalty = 0.9f, .temperature = 0.7f }, LOGITS_NORMAL, .vocab = 99 },
+    { "temperature 0.1", { .temperature = 0.1f, .top_p = 1 }, LOGITS_NORMAL, .vocab = 4001 },
+    { "temperature 5", { .temperature = 5, .top_k = 200 }, LOGITS_NORMAL, .vocab = 4001 },
+    { "everything",
+      { .temperature = 1.5f, .top_k = 40, .top_p = 0.8f, .min_p = 0.03f, .repeat_penalty = 1.1f },
+      LOGITS_NORMAL,
+      .vocab = 1234,
+      .runs = 10 },
+    { "top-k of all", { .top_k = 300, .top_p = 1 }, LOGITS_NORMAL, .vocab = 300 },
+    { "top-k 1", { .top_k = 1 }, LOGITS_TIED, .vocab = 800, .steps = 4 },
+    { "top-k 2", { .top_k = 2, .top_p = 1 }, LOGITS_TIED, .vocab = 800 },
+};
+
+static const sample_setup large[] = {
+    { "greedy", { .greedy = true }, LOGITS_NORMAL, .vocab = 262144, .steps = 2 },
+    { "defaults", { 0 }, LOGITS_NORMAL, .vocab = 262144, .steps = 4 },
+    { "top-p", { ALL }, LOGITS_NORMAL, .vocab = 262144, .steps = 2 },
+    { "all equal", { ALL, .top_p = 1 }, LOGITS_EQUAL, .vocab = 262144, .steps = 1 },
+};
+
+void cases_sample(ops_run *run)
+{
+    for (uint32_t i = 0; i < sizeof small / sizeof *small; i++)
+        sample_case(run, &small[i]);
+    for (uint32_t i = 0; i < sizeof large / sizeof *large - run->quick; i++)
+        sample_case(run, &large[i]);
+    for (uint32_t status = SAMPLE_STOP; status <= SAMPLE_NOTHING; status++)
+        for (uint32_t greedy = 0; greedy < 2; greedy++) {
+            end_case(run, 9, status, greedy);
+            end_case(run, 4100, status, greedy);
+        }
+}
