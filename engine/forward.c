@@ -148,10 +148,10 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
         TRY(layer(&f, i));
     if (output == STEP_SCORES)
         TRY(scores(&f, scored));
-    if (output != STEP_NOTHING) {
+    if (output != STEP_NOTHING)
         TRY(logits(&f, rows - 1, 1));
+    if (output == STEP_LOGITS || output == STEP_SCORES)
         TRY(stream_copy(st, &mem->logits_back, &mem->logits));
-    }
     if (output == STEP_SCORES) {
         // After all dispatches: to the validation layers every dispatch reads and writes all blocks
         // of the table, and a copy between two of them without a barrier is a hazard.

@@ -346,6 +346,38 @@ KIM_API void kim_sampler_destroy(kim_sampler **sampler);
 KIM_API kim_err kim_sample(kim_sampler *sampler, const kim_session *session, int32_t *id,
                            float *logprob);
 
+typedef struct kim_answer_token {
+    int32_t id;
+    float logprob; // natural, before penalty and temperature
+} kim_answer_token;
+
+typedef struct kim_answer_params {
+    uint32_t most;        // tokens at most; 0: as many as the context has room for
+    const int32_t *stops; // [n_stops] ids that end the answer, which are not given out, nor read;
+    uint32_t n_stops;     // at most 16. NULL: those of kim_token_ends
+    // Called with each token, while the device goes on; false ends the answer after it. NULL: none.
+    // It must not change the session.
+    bool (*token)(void *user, const kim_answer_token *token);
+    void *user;
+} kim_answer_params;
+
+typedef enum kim_answer_end {
+    KIM_ANSWER_STOP,    // a stop token was drawn
+    KIM_ANSWER_LENGTH,  // there are as many tokens as were asked for
+    KIM_ANSWER_CONTEXT, // the context is full
+    KIM_ANSWER_CALLER,  // the callback said so
+} kim_answer_end;
+
+// Draws tokens from the session's logits and reads them, one after the other, as kim_sample and
+// kim_session_append by turns would; but the drawing is done on the device, which never waits for
+// the host. Afterwards the session has read all tokens that were given out; it has logits unless a
+// stop was drawn after them.
+//
+// end: set to why the answer ended; NULL: not wanted
+// After a failure the session holds what it held before, without logits.
+KIM_API kim_err kim_session_answer(kim_session *session, kim_sampler *sampler,
+                                   const kim_answer_params *params, kim_answer_end *end);
+
 #ifdef __cplusplus
 }
 #endif

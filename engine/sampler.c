@@ -138,6 +138,19 @@ error:
 // that into vector instructions as it stands, at -O2 and without leave to reorder sums.
 enum { LANES = 16 };
 
+kim_err sampler_fail_logits(bool odd, uint32_t id, uint32_t vocab)
+{
+    if (odd)
+        return kim_fail(KIM_ERR_VULKAN,
+                        "the logit of token %u is not a number: the model's weights or the "
+                        "device's arithmetic are broken",
+                        id);
+    return kim_fail(KIM_ERR_VULKAN,
+                    "all %u logits are -infinity: the model's weights or the device's arithmetic "
+                    "are broken",
+                    vocab);
+}
+
 // The place of the highest logit, the first of equal ones.
 static kim_err find_highest(const float *logits, uint32_t vocab, uint32_t *highest)
 {
@@ -163,16 +176,10 @@ static kim_err find_highest(const float *logits, uint32_t vocab, uint32_t *highe
     }
     for (i = 0; odd[0]; i++) {
         if (isnan(logits[i]))
-            return kim_fail(KIM_ERR_VULKAN,
-                            "the logit of token %u is not a number: the model's weights or the "
-                            "device's arithmetic are broken",
-                            i);
+            return sampler_fail_logits(true, i, vocab);
     }
     if (most[0] == -INFINITY)
-        return kim_fail(KIM_ERR_VULKAN,
-                        "all %u logits are -infinity: the model's weights or the device's "
-                        "arithmetic are broken",
-                        vocab);
+        return sampler_fail_logits(false, 0, vocab);
     while (logits[best] != most[0])
         best++;
     *highest = best;

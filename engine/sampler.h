@@ -31,4 +31,8 @@ void sampler_fill_block(const kim_sampler *s, struct sampling_block *block, uint
 void sampler_consume(kim_sampler *s, uint32_t n);
 bool sampler_is_greedy(const kim_sampler *s);
 
+// The error of logits that nothing can be drawn from: that of token `id` is not a number, or, if
+// `odd` is not set, all are -infinity.
+kim_err sampler_fail_logits(bool odd, uint32_t id, uint32_t vocab);
+
 #endif

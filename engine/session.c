@@ -51,6 +51,7 @@ static kim_err create_pipelines(const kim_session *s)
         .keys = keys,
         .n_keys = 2,
         .rows = s->batch,
+        .sample = true,
     };
     for (uint32_t i = 0; i < m->arch.layers; i++) {
         const layer_weights *w = &m->layers[i];
@@ -95,6 +96,9 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     TRY(create_pipelines(s));
     TRY(stream_create(&s->decode.st, model->gpu));
     TRY(stream_create(&s->prompt.st, model->gpu));
+    TRY(stream_create(&s->answer.first, model->gpu));
+    TRY(stream_create(&s->answer.steps[0], model->gpu));
+    TRY(stream_create(&s->answer.steps[1], model->gpu));
     TRY(fill_zero(s));
     *out = s;
     return KIM_OK;
@@ -110,6 +114,9 @@ void kim_session_destroy(kim_session **session)
     kim_session *s = *session;
     stream_destroy(&s->decode.st);
     stream_destroy(&s->prompt.st);
+    stream_destroy(&s->answer.first);
+    stream_destroy(&s->answer.steps[0]);
+    stream_destroy(&s->answer.steps[1]);
     session_memory_destroy(&s->memory);
     session_pictures_destroy(&s->pictures);
     free(s->tokens);
@@ -363,16 +370,20 @@ error:
 
 void kim_session_get_stats(const kim_session *session, kim_session_stats *out)
 {
-    stream_stats decode, prompt;
-    stream_get_stats(session->decode.st, &decode);
-    stream_get_stats(session->prompt.st, &prompt);
-    *out = (kim_session_stats){
-        .dispatches = decode.dispatches + prompt.dispatches,
-        .submits = decode.submits + prompt.submits,
-        .barriers = decode.barriers + prompt.barriers,
-        .decode_dispatches = decode.list_dispatches,
-        .decode_submits = decode.list_submits,
-    };
+    const stream *const all[] = { session->decode.st, session->prompt.st, session->answer.first,
+                                  session->answer.steps[0], session->answer.steps[1] };
+    stream_stats one;
+    *out = (kim_session_stats){ 0 };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        stream_get_stats(all[i], &one);
+        out->dispatches += one.dispatches;
+        out->submits += one.submits;
+        out->barriers += one.barriers;
+    }
+    stream_get_stats(session->answer.recorded ? session->answer.steps[0] : session->decode.st,
+                     &one);
+    out->decode_dispatches = one.list_dispatches;
+    out->decode_submits = one.list_submits;
 }
 
 kim_err kim_sample(kim_sampler *sampler, const kim_session *session, int32_t *id, float *logprob)

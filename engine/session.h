@@ -26,6 +26,10 @@ typedef struct session_memory {
     span logits;           // [SCORE_ROWS, vocab]
     span scores;           // [batch, 4]
     span control;          // CONTROL_ROW(batch + 1, 0) words
+    span history;          // [context + 1] tokens by position, for what draws the next
+    span sampling;         // struct sampling_block
+    span sample_scratch;   // sample_scratch_bytes
+    span results;          // [SAMPLE_SLOTS, 4] tokens drawn
     span soft;             // [batch, hidden] rows of pictures; bytes 0 where the model sees none
     span logits_back;      // [vocab]
     span scores_back;      // [batch, 4]
@@ -45,9 +49,10 @@ typedef struct session_pictures {
 
 // What a recorded stream computes after the layers.
 typedef enum step_output {
-    STEP_NOTHING, // a part of a prompt that goes on
-    STEP_LOGITS,  // of the last token
-    STEP_SCORES,  // of all tokens, and the logits of the last
+    STEP_NOTHING,   // a part of a prompt that goes on
+    STEP_LOGITS,    // of the last token
+    STEP_SCORES,    // of all tokens, and the logits of the last
+    STEP_ON_DEVICE, // logits of the last token, which the host does not read
 } step_output;
 
 // A stream and what it was recorded for.
@@ -58,13 +63,21 @@ typedef struct step_stream {
     step_output output;
 } step_stream;
 
+// What draws answers; see session_answer.c.
+typedef struct answer_streams {
+    stream *first;    // draws from the logits that the host has
+    stream *steps[2]; // read a token and draw the next
+    bool recorded, greedy;
+} answer_streams;
+
 struct kim_session {
     kim_model *model;
     uint32_t context, batch;
     session_memory memory;
     step_stream decode; // one token
     step_stream prompt; // the last shape of batch
-    int32_t *tokens;    // [context]
+    answer_streams answer;
+    int32_t *tokens; // [context]
     session_pictures pictures;
     uint32_t position;
     uint32_t written; // one beyond the highest position whose K and V were written: positions below

@@ -78,6 +78,18 @@ static kim_err place_rows(pool *p, uint32_t rows, uint64_t words, span *out)
     return pool_place(p, rows * words * 4, out);
 }
 
+// What tokens are drawn with on the device.
+static kim_err place_sampling(session_memory *mem, const kim_model *m, uint32_t context)
+{
+    kim_err err = KIM_OK;
+    TRY(place_rows(&mem->upload, 1, context + 1ull, &mem->history));
+    TRY(pool_place(&mem->upload, sizeof(struct sampling_block), &mem->sampling));
+    TRY(pool_place(&mem->activations, sample_scratch_bytes(m->arch.vocab), &mem->sample_scratch));
+    TRY(place_rows(&mem->readback, SAMPLE_SLOTS, 4, &mem->results));
+error:
+    return err;
+}
+
 static kim_err place_activations(session_memory *mem, const kim_model *m, uint32_t batch)
 {
     kim_err err = KIM_OK;
@@ -127,6 +139,7 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
     REQUIRE_MEMORY(mem->kv);
     TRY(place_kv(mem, m, p));
     TRY(place_activations(mem, m, p->batch));
+    TRY(place_sampling(mem, m, p->context));
     return KIM_OK;
 error:
     session_memory_destroy(mem);

@@ -25,7 +25,7 @@
 #define MAX_PIECE UINT16_MAX // bytes; candidate.left_inverse and .bytes have 16 bits
 
 static const char space_mark[] = "\xE2\x96\x81"; // U+2581
-enum { SPACE_MARK = sizeof space_mark - 1, MAX_RUN = 255, MAX_ENDS = 16 };
+enum { SPACE_MARK = sizeof space_mark - 1, MAX_RUN = 255, MAX_ENDS = TOKENIZER_MOST_ENDS - 2 };
 
 typedef enum token_kind {
     KIND_ORDINARY,
@@ -813,11 +813,23 @@ const tokenizer_ids *tokenizer_get_ids(const tokenizer *t)
     return &t->ids;
 }
 
+uint32_t tokenizer_list_ends(const tokenizer *t, int32_t ids[TOKENIZER_MOST_ENDS])
+{
+    const int32_t known[] = { t->ids.eos, t->ids.end_of_turn };
+    uint32_t n = t->n_ends;
+    memcpy(ids, t->ends, n * sizeof *ids);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i] >= 0)
+            ids[n++] = known[i];
+    return n;
+}
+
 bool tokenizer_ends(const tokenizer *t, int32_t id)
 {
-    for (uint32_t i = 0; i < t->n_ends; i++) {
-        if (id == t->ends[i])
+    int32_t ends[TOKENIZER_MOST_ENDS];
+    const uint32_t n = tokenizer_list_ends(t, ends);
+    for (uint32_t i = 0; i < n; i++)
+        if (id == ends[i])
             return true;
-    }
-    return id >= 0 && (id == t->ids.eos || id == t->ids.end_of_turn);
+    return false;
 }

@@ -91,7 +91,10 @@ typedef struct tokenizer_ids {
 
 const tokenizer_ids *tokenizer_get_ids(const tokenizer *t);
 
-// True for <eos>, <end_of_turn>, and what the file names as its end.
+// The tokens that end an answer: <eos>, <end_of_turn>, and what the file names as its end. One may
+// be there twice.
+#define TOKENIZER_MOST_ENDS 16
+uint32_t tokenizer_list_ends(const tokenizer *t, int32_t ids[TOKENIZER_MOST_ENDS]); // how many
 bool tokenizer_ends(const tokenizer *t, int32_t id);
 
 // ------------------------------------------------------------- for those who read the files

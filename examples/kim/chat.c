@@ -181,40 +181,41 @@ static bool print_token(chat *c, int32_t id, kim_utf8 *state, strbuf *answer)
     return output_flush();
 }
 
+typedef struct printing {
+    chat *c;
+    strbuf *answer;
+    kim_utf8 state;
+} printing;
+
+static bool take_token(void *user, const kim_answer_token *token)
+{
+    printing *p = user;
+    p->c->last.answer_tokens++;
+    if (!print_token(p->c, token->id, &p->state, p->answer))
+        p->c->ended = true; // nobody reads on
+    return !p->c->ended && !interrupts;
+}
+
 static kim_err generate(chat *c, strbuf *answer)
 {
-    kim_session *session = c->o.session;
     bool may_not_end = c->talk.mode == MODE_CONTINUE || !kim_model_get_info(c->o.model)->chat;
-    uint32_t limit = may_not_end ? OPEN_LIMIT : UINT32_MAX;
-    if (options.limit)
-        limit = (uint32_t)options.limit;
-    kim_utf8 state = { 0 };
+    printing p = { .c = c, .answer = answer };
+    kim_answer_params params = {
+        .most = options.limit ? (uint32_t)options.limit
+                : may_not_end ? OPEN_LIMIT
+                              : 0,
+        .token = take_token,
+        .user = &p,
+    };
+    kim_answer_end end = KIM_ANSWER_CALLER;
     char rest[3 * 4];
-    kim_err err = KIM_OK;
     double start = now_seconds();
-    while (!interrupts) {
-        int32_t id;
-        err = kim_sample(c->sampler, session, &id, NULL);
-        if (err || kim_token_ends(c->o.model, id))
-            break;
-        c->last.answer_tokens++;
-        if (!print_token(c, id, &state, answer)) {
-            c->ended = true; // nobody reads on
-            break;
-        }
-        if (c->last.answer_tokens == limit)
-            break;
-        if (kim_session_position(session) == kim_session_context(session)) {
-            note("\nthe context of %u positions is full: the answer stops here; begin anew, or "
-                 "start with a larger --context",
-                 kim_session_context(session));
-            break;
-        }
-        err = kim_session_append(session, &id, 1);
-        if (err)
-            break;
-    }
-    size_t n = kim_utf8_feed(&state, NULL, 0, rest);
+    kim_err err = interrupts ? KIM_OK : kim_session_answer(c->o.session, c->sampler, &params, &end);
+    if (!err && end == KIM_ANSWER_CONTEXT)
+        note("\nthe context of %u positions is full: the answer stops here; begin anew, or start "
+             "with a larger --context",
+             kim_session_context(c->o.session));
+    size_t n = kim_utf8_feed(&p.state, NULL, 0, rest);
     print_answer(rest, n);
     strbuf_add(answer, rest, n);
     c->last.answer_seconds = now_seconds() - start;
