@@ -20,6 +20,7 @@ typedef enum logits_kind {
     LOGITS_TIED, // two highest, and many equal to others
     LOGITS_FAR,  // over the whole range of numbers
     LOGITS_INFINITE,
+    LOGITS_SPREAD, // a high one in each part of the vocabulary that a device joins first
 } logits_kind;
 
 typedef struct sample_setup {
@@ -138,6 +139,8 @@ static void fill_logits(float *x, uint32_t vocab, logits_kind kind)
             x[i] = (float)ops_uniform(-3e38, 3e38);
         if (kind == LOGITS_INFINITE && i % 3)
             x[i] = -INFINITY;
+        if (kind == LOGITS_SPREAD) // both of runs of ids and of every eighth one
+            x[i] = x[i] * 0.1f + (i % SAMPLE_LEAST_CHUNK == i / SAMPLE_LEAST_CHUNK % 8 ? 9 : 0);
     }
     if (kind == LOGITS_TIED)
         x[vocab / 3] = x[vocab / 2] = 14;
@@ -380,7 +383,7 @@ static const sample_setup small[] = {
     { "all, infinite", { ALL, .top_p = 1, .temperature = 5 }, LOGITS_INFINITE, .vocab = 901 },
     { "min-p", { ALL, .top_p = 1, .min_p = 0.05f }, LOGITS_NORMAL, .vocab = 1100 },
     { "min-p 1", { ALL, .top_p = 1, .min_p = 1 }, LOGITS_TIED, .vocab = 1100, .steps = 8 },
-    { "penalty", { .repeat_penalty = 1.3f }, LOGITS_NORMAL, .vocab = 999, .runs = 10 },
+    { "penalty", { .repeat_penalty = 1.3f }, LOGITS_NORMAL, .vocab = 999, .steps = 24, .runs = 24 },
     { "penalty of 7", { .repeat_penalty = 2, .repeat_last = 7 }, LOGITS_NORMAL, .vocab = 17000 },
     { "reward", { .repeat_penalty = 0.9f, .temperature = 0.7f }, LOGITS_NORMAL, .vocab = 99 },
     { "temperature 0.1", { .temperature = 0.1f, .top_p = 1 }, LOGITS_NORMAL, .vocab = 4001 },
@@ -390,6 +393,7 @@ static const sample_setup small[] = {
       LOGITS_NORMAL,
       .vocab = 1234,
       .runs = 10 },
+    { "top-k, spread", { .top_k = 10, .top_p = 1 }, LOGITS_SPREAD, .vocab = 40000 },
     { "top-k of all", { .top_k = 300, .top_p = 1 }, LOGITS_NORMAL, .vocab = 300 },
     { "top-k 1", { .top_k = 1 }, LOGITS_TIED, .vocab = 800, .steps = 4 },
     { "top-k 2", { .top_k = 2, .top_p = 1 }, LOGITS_TIED, .vocab = 800 },
