@@ -31,7 +31,11 @@ typedef uint64_t kim_handle;
 #define SPEC_B 4
 #define SPEC_C 5
 #define SPEC_D 6
-#define SPEC_COUNT 7
+#define SPEC_E 7
+#define SPEC_F 8
+#define SPEC_G 9
+#define SPEC_SUBGROUP 10 // lanes of a subgroup, which the pipeline then requires; 0: the driver's choice
+#define SPEC_COUNT 11
 
 // ---- the control block of a session: what changes from step to step ---------------------------
 #define CONTROL_POSITION 0   // position of the first row of this step
@@ -47,6 +51,7 @@ typedef uint64_t kim_handle;
 #define MATMUL_GELU 2 // gelu of it
 #define MATMUL_ADD 4  // y += instead of y =
 #define MATMUL_TAIL 8 // the last block of a row goes beyond x_stride
+#define MATMUL_GLU 16 // rows come in pairs (gate, up): y[c, r / 2] = gelu(gate) * up; of tiles only
 
 // ---- push constants ---------------------------------------------------------------------------
 struct matmul_args {
@@ -59,6 +64,28 @@ struct matmul_args {
     KIM_UINT columns;   // activation rows
     KIM_UINT x_stride;  // in elements, a multiple of 4; at least blocks * block without MATMUL_TAIL
     KIM_UINT y_stride;  // in elements
+};
+
+struct matmul_tile_args {
+    KIM_HANDLE x;        // [columns, x_stride] f32, or as pack.comp left it
+    KIM_HANDLE x_scales; // of pack.comp
+    KIM_HANDLE w;        // the rest as in matmul_args
+    KIM_HANDLE y;
+    KIM_HANDLE bias;
+    KIM_UINT rows;
+    KIM_UINT blocks;
+    KIM_UINT columns;
+    KIM_UINT x_stride;
+    KIM_UINT y_stride;
+};
+
+struct pack_args {
+    KIM_HANDLE x;      // [columns, x_stride] f32
+    KIM_HANDLE to;     // [blocks of 32][columns][32] f16 or int8
+    KIM_HANDLE scales; // see pack.comp
+    KIM_UINT columns;
+    KIM_UINT width;
+    KIM_UINT x_stride; // in elements, a multiple of 4
 };
 
 struct embed_args {
