@@ -69,6 +69,7 @@ static kim_err product(const forward *f, const linear *w, const span *x, const s
                                 .x = x,
                                 .x_width = w->width,
                                 .y = y,
+                                .packed = f->mem->packed.bytes ? &f->mem->packed : NULL,
                                 .columns = f->rows,
                             });
 }

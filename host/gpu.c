@@ -3,6 +3,7 @@
 #include "gpu.h"
 
 #include "device.h"
+#include "matmul_ways.h"
 #include "pacing.h"
 #include "pipeline.h"
 
@@ -81,23 +82,54 @@ static kim_err create_device(kim_gpu *g)
         .queueCount = 1,
         .pQueuePriorities = &priority,
     };
-    const char *extensions[2];
+    const bool dot = g->matmul_ways >> MATMUL_DOT & 1;
+    const bool matrices = g->matmul_ways >> MATMUL_HALF & 1 || g->matmul_ways >> MATMUL_INT8 & 1;
+    const char *extensions[5];
     uint32_t n_extensions = 0;
     if (device_has_extension(g->physical, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
         extensions[n_extensions++] = VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME;
     if (g->statistics)
         extensions[n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+    if (dot)
+        extensions[n_extensions++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+    if (matrices) {
+        extensions[n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+        extensions[n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+    }
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pipelineExecutableInfo = VK_TRUE,
     };
+    VkPhysicalDeviceShaderIntegerDotProductFeatures of_dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+        .shaderIntegerDotProduct = VK_TRUE,
+    };
+    VkPhysicalDeviceSubgroupSizeControlFeatures of_subgroups = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+        .subgroupSizeControl = VK_TRUE,
+        .computeFullSubgroups = VK_TRUE,
+    };
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR of_matrices = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .pNext = &of_subgroups,
+        .cooperativeMatrix = VK_TRUE,
+    };
     VkPhysicalDeviceVulkan12Features f12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-        .pNext = g->statistics ? &executable : NULL,
         .timelineSemaphore = VK_TRUE,
         .subgroupBroadcastDynamicId = VK_TRUE,
         .bufferDeviceAddress = g->address,
+        .shaderFloat16 = g->matmul_ways >> MATMUL_HALF & 1,
+        .shaderInt8 = g->matmul_ways >> MATMUL_INT8 & 1,
+        .vulkanMemoryModel = matrices,
     };
+    void **chain = &f12.pNext;
+    if (g->statistics)
+        chain = (*chain = &executable, &executable.pNext);
+    if (dot)
+        chain = (*chain = &of_dot, &of_dot.pNext);
+    if (matrices)
+        *chain = &of_matrices;
     const VkPhysicalDeviceFeatures2 features = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
         .pNext = &f12,
@@ -270,6 +302,7 @@ static kim_err open_physical(kim_gpu *g, const kim_gpu_params *params)
                          ? g->limits.maxStorageBufferRange
                          : GPU_BLOCK_LIMIT;
     g->block_limit = g->block_limit / 256 * 256;
+    matmul_ways_find(g);
     gpu_log(g, KIM_LOG_INFO, "device %u: %s (%s), %s mode; %s", g->info.index, g->info.name,
             g->info.driver, g->address ? "address" : "table",
             params->device ? "as asked" : g->info.reason);
