@@ -15,7 +15,7 @@
 struct pipeline_table; // pipeline.h
 struct pacing;         // pacing.h
 
-// Ways to multiply weights by many columns, see matmul_ways.h.
+// Ways to multiply weights by many columns, see matmul_ways.h. Their order is that of the names.
 typedef enum matmul_way {
     MATMUL_FEW,   // as few columns are multiplied: matmul.comp
     MATMUL_FLOAT, // tiles in fp32

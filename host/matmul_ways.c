@@ -6,6 +6,8 @@
 #include "spirv.h"
 #include "weight_quantize.h"
 
+#include <string.h>
+
 #define MANY_COLUMNS 32           // from here on in tiles: matmul.comp would read the weights twice
 #define MATRIX_SHARED (32u << 10) // bytes of shared memory that are enough for tiles of matrices
 
@@ -32,19 +34,27 @@ void matmul_ways_find(kim_gpu *g)
                                               : MATMUL_FLOAT;
 }
 
+static const char *const names[MATMUL_WAYS] = { "few", "float", "dot", "half", "int8" };
+
 const char *matmul_way_name(matmul_way way)
 {
-    static const char *const names[MATMUL_WAYS] = {
-        "few columns", "fp32 tiles", "int8 dot products", "fp16 matrices", "int8 matrices",
-    };
     return names[way];
+}
+
+bool matmul_way_find(const char *name, matmul_way *way)
+{
+    uint32_t i = 0;
+    while (i < MATMUL_WAYS && strcmp(names[i], name))
+        i++;
+    *way = (matmul_way)i;
+    return i < MATMUL_WAYS;
 }
 
 kim_err matmul_way_set(kim_gpu *g, matmul_way way)
 {
     if (!has(g, way))
-        return kim_fail(KIM_ERR_UNSUPPORTED, "%s has no %s for products of many columns%s%s",
-                        g->info.name, matmul_way_name(way), kim_build_missing_text[0] ? "; " : "",
+        return kim_fail(KIM_ERR_UNSUPPORTED, "%s cannot multiply many columns the way '%s'%s%s",
+                        g->info.name, names[way], kim_build_missing_text[0] ? "; " : "",
                         kim_build_missing_text);
     g->matmul_way = way;
     return KIM_OK;

@@ -16,7 +16,10 @@ void matmul_ways_find(kim_gpu *g);
 // Chooses the way for all that is placed and recorded from now on; KIM_ERR_UNSUPPORTED if this
 // device or this build does not have it. Not while other threads use the device.
 kim_err matmul_way_set(kim_gpu *g, matmul_way way);
+
+// few, float, dot, half, int8
 const char *matmul_way_name(matmul_way way);
+bool matmul_way_find(const char *name, matmul_way *way); // false: none is called so
 
 // The way that a product goes, which is not always the chosen one: few columns go MATMUL_FEW; F32
 // weights are not rounded to fp16, nor those without block scales to int8.

@@ -100,8 +100,9 @@ static void list_products(const linear *w, matmul_params *to)
 }
 
 // The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of
-// everything; the encoder's with weights of every type that its files have.
-static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+// everything; the encoder's with weights of every type that its files have. Products of many
+// columns go the way that is chosen.
+static kim_err list_one_way(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
     static const uint32_t types[] = { 0, 1, 30, 8 }; // F32, F16, BF16, Q8_0
     enum { TYPES = sizeof types / sizeof *types };
@@ -132,6 +133,35 @@ static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count
         .full_head = 72,
     };
     return ops_list_pipelines(gpu, &needs, keys, count);
+}
+
+// Of every way that products of many columns can go; each pipeline once.
+static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+{
+    kim_err err = KIM_OK;
+    pipeline_key *some = NULL;
+    for (matmul_way way = 0; way < MATMUL_WAYS; way++) {
+        uint32_t n = 0;
+        if (!(gpu->matmul_ways >> way & 1))
+            continue;
+        TRY(matmul_way_set(gpu, way));
+        TRY(list_one_way(gpu, &some, &n));
+        pipeline_key *all = realloc(*keys, (*count + n) * sizeof *all);
+        REQUIRE_MEMORY(all);
+        *keys = all;
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t j = 0;
+            while (j < *count && memcmp(&all[j], &some[i], sizeof *all))
+                j++;
+            if (j == *count)
+                all[(*count)++] = some[i];
+        }
+        free(some);
+        some = NULL;
+    }
+error:
+    free(some);
+    return err;
 }
 
 static bool print_pipeline(kim_gpu *gpu, const pipeline_key *key, const options *o)
