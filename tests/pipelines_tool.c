@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Makes every pipeline that models of all sizes come to, and prints what the driver's compiler
 // says. Submits nothing, so drivers that only compile will do.
-//   pipelines_tool [--device D] [--mode address|table] [--fail-on-spill] [--all]
+//   pipelines_tool [--device D] [--mode address|table] [--only TEXT] [--fail-on-spill] [--all]
 //
 // One line of CSV a pipeline; figures that a driver does not give are empty. The name holds the
 // constants: workgroup, then as the shader declares them. --all: every figure by the driver's own
-// name.
+// name. --only: those whose name has this in it.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +78,7 @@ static void take(void *user, const char *name, double value)
 }
 
 typedef struct options {
-    const char *device;
+    const char *device, *only;
     kim_memory_mode mode;
     bool fail_on_spill, all;
 } options;
@@ -169,6 +169,8 @@ static bool print_pipeline(kim_gpu *gpu, const pipeline_key *key, const options 
     char name[128];
     row r = { .all = o->all };
     pipeline_name(key, name, sizeof name);
+    if (o->only && !strstr(name, o->only))
+        return true;
     if (r.all)
         fprintf(stderr, "%s\n", name);
     if (pipeline_statistics(gpu, key, take, &r)) {
@@ -198,6 +200,9 @@ static void parse(options *o, int argc, char **argv)
             o->all = true;
         } else if (!strcmp(argv[i], "--device")) {
             o->device = value;
+            i++;
+        } else if (!strcmp(argv[i], "--only")) {
+            o->only = value;
             i++;
         } else if (!strcmp(argv[i], "--mode")) {
             o->mode = strcmp(value, "table") ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE;
