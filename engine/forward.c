@@ -67,7 +67,14 @@ error:
 
 static matmul_params product(const forward *f, const linear *w, const span *x, const span *y)
 {
-    return (matmul_params){ .w = w, .x = x, .x_width = w->width, .y = y, .columns = f->rows };
+    return (matmul_params){
+        .w = w,
+        .x = x,
+        .x_width = w->width,
+        .y = y,
+        .columns = f->rows,
+        .packed = f->mem->packed.bytes ? &f->mem->packed : NULL,
+    };
 }
 
 // What attention or feed-forward made, projected, with the norms and the residual after it.

@@ -21,6 +21,7 @@ typedef struct session_memory {
     span made;             // [batch, hidden] what attention or feed-forward made
     span gate_up;          // [batch, 2 feed_forward], only where gate and up differ in type
     span gated;            // [batch, feed_forward]
+    span packed;           // [batch] columns of a product, where this device packs them
     span partial;          // of attention over split keys
     span counter;          // a word, 0 between dispatches; see op_matmul_norm
     span logits;           // [SCORE_ROWS, vocab]

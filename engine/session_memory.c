@@ -3,6 +3,7 @@
 #include "session.h"
 
 #include "host/error.h"
+#include "host/matmul_ways.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -90,12 +91,21 @@ error:
     return err;
 }
 
-static kim_err place_activations(session_memory *mem, const kim_model *m, uint32_t batch)
+// The widest columns that are multiplied.
+static uint32_t widest(const architecture *a)
+{
+    const uint32_t q = a->heads * a->head, most = q > a->hidden ? q : a->hidden;
+    return a->feed_forward > most ? a->feed_forward : most;
+}
+
+static kim_err place_activations(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
+                                 uint32_t batch)
 {
     kim_err err = KIM_OK;
     const architecture *a = &m->arch;
     const uint64_t q = (uint64_t)a->heads * a->head, kv = (uint64_t)a->kv_heads * a->head;
     const head_shape shape = { a->heads, a->kv_heads, a->head };
+    const uint64_t packed = matmul_packed_bytes(gpu, widest(a), batch);
     pool *to = &mem->activations;
     bool unpaired = false;
     uint32_t most_keys = 0;
@@ -111,6 +121,8 @@ static kim_err place_activations(session_memory *mem, const kim_model *m, uint32
     TRY(place_rows(to, batch, a->feed_forward, &mem->gated));
     if (unpaired)
         TRY(place_rows(to, batch, 2ull * a->feed_forward, &mem->gate_up));
+    if (packed)
+        TRY(pool_place(to, packed, &mem->packed));
     TRY(pool_place(to, attention_partial_bytes(&shape, most_keys), &mem->partial));
     TRY(pool_place(to, 4, &mem->counter));
     TRY(place_rows(to, SCORE_ROWS, a->vocab, &mem->logits));
@@ -138,7 +150,7 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
     mem->kv = calloc(m->arch.layers, sizeof *mem->kv);
     REQUIRE_MEMORY(mem->kv);
     TRY(place_kv(mem, m, p));
-    TRY(place_activations(mem, m, p->batch));
+    TRY(place_activations(mem, m, gpu, p->batch));
     TRY(place_sampling(mem, m, p->context));
     return KIM_OK;
 error:

@@ -109,6 +109,50 @@ static void describe_driver(const VkPhysicalDeviceProperties *p,
     }
 }
 
+static bool is_larger(const kim_matrix_shape *a, const kim_matrix_shape *b)
+{
+    return a->rows * a->columns * a->depth > b->rows * b->columns * b->depth;
+}
+
+static bool fills_tiles(const kim_matrix_shape *s)
+{
+    return s->rows >= 8 && s->columns >= 8 && s->depth >= 8 && 32 % s->rows == 0 &&
+           32 % s->columns == 0 && 32 % s->depth == 0 && s->rows * s->columns <= 256;
+}
+
+// Keeps the largest shape whose matrices fill the tiles of shaders/matmul_tile.comp.
+static void take_shape(const VkCooperativeMatrixPropertiesKHR *p, VkComponentTypeKHR from,
+                       VkComponentTypeKHR to, kim_matrix_shape *shape)
+{
+    const kim_matrix_shape new = { p->MSize, p->NSize, p->KSize };
+    if (p->AType == from && p->BType == from && p->CType == to && p->ResultType == to &&
+        p->scope == VK_SCOPE_SUBGROUP_KHR && !p->saturatingAccumulation && fills_tiles(&new) &&
+        is_larger(&new, shape))
+        *shape = new;
+}
+
+static void describe_matrices(VkPhysicalDevice physical, kim_device_info *info)
+{
+    const PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
+            volkGetLoadedInstance(), "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+    uint32_t count = 0;
+    if (!get || get(physical, &count, NULL) < 0 || !count)
+        return;
+    VkCooperativeMatrixPropertiesKHR *list = calloc(count, sizeof *list);
+    for (uint32_t i = 0; list && i < count; i++)
+        list[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
+    if (!list || get(physical, &count, list) < 0)
+        count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        take_shape(&list[i], VK_COMPONENT_TYPE_FLOAT16_KHR, VK_COMPONENT_TYPE_FLOAT32_KHR,
+                   &info->matrix_half);
+        take_shape(&list[i], VK_COMPONENT_TYPE_SINT8_KHR, VK_COMPONENT_TYPE_SINT32_KHR,
+                   &info->matrix_int8);
+    }
+    free(list);
+}
+
 // The baseline of the shaders: the sentence names the first thing that is missing.
 static void check_baseline(VkPhysicalDevice physical, const VkPhysicalDeviceProperties *p,
                            const VkPhysicalDeviceFeatures *f,
@@ -186,6 +230,9 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
     };
+    VkPhysicalDeviceSubgroupSizeControlFeatures control = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+    };
     VkPhysicalDeviceVulkan12Features f12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
     };
@@ -202,6 +249,10 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
         dot.pNext = features.pNext;
         features.pNext = &dot;
     }
+    if (info->subgroup_size_control) {
+        control.pNext = features.pNext;
+        features.pNext = &control;
+    }
     vkGetPhysicalDeviceFeatures2(physical, &features);
 
     describe_driver(p, &driver, &id, info);
@@ -214,10 +265,17 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->subgroup_min = sizes.minSubgroupSize ? sizes.minSubgroupSize : subgroup.subgroupSize;
     info->subgroup_max = sizes.maxSubgroupSize ? sizes.maxSubgroupSize : subgroup.subgroupSize;
     info->buffer_device_address = f12.bufferDeviceAddress && features.features.shaderInt64;
+    // in compute shaders, and of whole subgroups
+    info->subgroup_size_control =
+        control.subgroupSizeControl && control.computeFullSubgroups &&
+        (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0;
     info->float16 = f12.shaderFloat16;
     info->int8 = f12.shaderInt8;
     info->integer_dot_product = dot.shaderIntegerDotProduct;
-    info->cooperative_matrix = matrix.cooperativeMatrix;
+    // the shaders of cooperative matrices are of Vulkan's memory model
+    info->cooperative_matrix = matrix.cooperativeMatrix && f12.vulkanMemoryModel;
+    if (info->cooperative_matrix)
+        describe_matrices(physical, info);
     info->cooperative_matrix_nv = has_extension(&list, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);
     info->host_memory_import = has_extension(&list, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
     info->calibrated_timestamps = has_extension(&list, VK_EXT_CALIBRATED_TIMESTAMPS_EXTENSION_NAME);

@@ -26,6 +26,11 @@ typedef enum kim_memory_mode {
     KIM_MEMORY_TABLE,    // one table of descriptors
 } kim_memory_mode;
 
+// A matrix of `rows` x `depth` times one of `depth` x `columns`; all 0 where there is none.
+typedef struct kim_matrix_shape {
+    uint32_t rows, columns, depth;
+} kim_matrix_shape;
+
 typedef struct kim_device_info {
     uint32_t index; // place in the driver's list; what `device = "0"` means
     char name[256];
@@ -52,6 +57,9 @@ typedef struct kim_device_info {
     bool calibrated_timestamps;
     bool memory_budget;
     bool unified_memory; // device memory is mapped: no staging
+    // with cooperative_matrix: the largest that one subgroup multiplies
+    kim_matrix_shape matrix_half; // fp16, into fp32
+    kim_matrix_shape matrix_int8; // int8, into int32
 } kim_device_info;
 
 // Lists every Vulkan device of this machine, also those below the baseline.

@@ -3,6 +3,7 @@
 #include "gpu.h"
 
 #include "device.h"
+#include "matmul_ways.h"
 #include "pacing.h"
 #include "pipeline.h"
 
@@ -70,6 +71,78 @@ static uint32_t choose_queue_family(VkPhysicalDevice physical)
     return best;
 }
 
+// What is asked of the device: the baseline, and what the ways to multiply need (matmul_ways.h).
+typedef struct device_features {
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable;
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot;
+    VkPhysicalDeviceSubgroupSizeControlFeatures subgroups;
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices;
+    VkPhysicalDeviceVulkan12Features f12;
+    VkPhysicalDeviceFeatures2 all;
+    const char *extensions[5];
+    uint32_t n_extensions;
+} device_features;
+
+static void list_features(const kim_gpu *g, device_features *f)
+{
+    const bool half = g->matmul_ways >> MATMUL_HALF & 1, int8 = g->matmul_ways >> MATMUL_INT8 & 1;
+    *f = (device_features){
+        .executable = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+            .pipelineExecutableInfo = VK_TRUE,
+        },
+        .dot = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+            .shaderIntegerDotProduct = VK_TRUE,
+        },
+        .subgroups = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+            .subgroupSizeControl = VK_TRUE,
+            .computeFullSubgroups = VK_TRUE,
+        },
+        .matrices = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+            .pNext = &f->subgroups,
+            .cooperativeMatrix = VK_TRUE,
+        },
+        .f12 = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+            .timelineSemaphore = VK_TRUE,
+            .subgroupBroadcastDynamicId = VK_TRUE,
+            .bufferDeviceAddress = g->address,
+            .shaderFloat16 = half,
+            .shaderInt8 = int8,
+            .vulkanMemoryModel = half || int8,
+        },
+        .all = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+            .pNext = &f->f12,
+            .features = {
+                .shaderInt64 = g->address,
+                .shaderStorageBufferArrayDynamicIndexing = !g->address,
+            },
+        },
+    };
+    void **next = &f->f12.pNext;
+    if (device_has_extension(g->physical, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
+        f->extensions[f->n_extensions++] = VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME;
+    if (g->statistics) {
+        f->extensions[f->n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+        *next = &f->executable;
+        next = &f->executable.pNext;
+    }
+    if (g->matmul_ways >> MATMUL_DOT & 1) {
+        f->extensions[f->n_extensions++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+        *next = &f->dot;
+        next = &f->dot.pNext;
+    }
+    if (half || int8) {
+        f->extensions[f->n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+        f->extensions[f->n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+        *next = &f->matrices;
+    }
+}
+
 static kim_err create_device(kim_gpu *g)
 {
     kim_err err = KIM_OK;
@@ -81,38 +154,15 @@ static kim_err create_device(kim_gpu *g)
         .queueCount = 1,
         .pQueuePriorities = &priority,
     };
-    const char *extensions[2];
-    uint32_t n_extensions = 0;
-    if (device_has_extension(g->physical, VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME))
-        extensions[n_extensions++] = VK_KHR_PORTABILITY_SUBSET_EXTENSION_NAME;
-    if (g->statistics)
-        extensions[n_extensions++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
-    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
-        .pipelineExecutableInfo = VK_TRUE,
-    };
-    VkPhysicalDeviceVulkan12Features f12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-        .pNext = g->statistics ? &executable : NULL,
-        .timelineSemaphore = VK_TRUE,
-        .subgroupBroadcastDynamicId = VK_TRUE,
-        .bufferDeviceAddress = g->address,
-    };
-    const VkPhysicalDeviceFeatures2 features = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-        .pNext = &f12,
-        .features = {
-            .shaderInt64 = g->address,
-            .shaderStorageBufferArrayDynamicIndexing = !g->address,
-        },
-    };
+    device_features features;
+    list_features(g, &features);
     const VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-        .pNext = &features,
+        .pNext = &features.all,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = n_extensions,
-        .ppEnabledExtensionNames = extensions,
+        .enabledExtensionCount = features.n_extensions,
+        .ppEnabledExtensionNames = features.extensions,
     };
     VK_TRY(vkCreateDevice(g->physical, &info, NULL, &g->device));
     volkLoadDeviceTable(&g->vk, g->device);
@@ -270,6 +320,7 @@ static kim_err open_physical(kim_gpu *g, const kim_gpu_params *params)
                          ? g->limits.maxStorageBufferRange
                          : GPU_BLOCK_LIMIT;
     g->block_limit = g->block_limit / 256 * 256;
+    matmul_ways_find(g);
     gpu_log(g, KIM_LOG_INFO, "device %u: %s (%s), %s mode; %s", g->info.index, g->info.name,
             g->info.driver, g->address ? "address" : "table",
             params->device ? "as asked" : g->info.reason);

@@ -15,6 +15,16 @@
 struct pipeline_table; // pipeline.h
 struct pacing;         // pacing.h
 
+// Ways to multiply weights by many columns, see matmul_ways.h. Their order is that of the names.
+typedef enum matmul_way {
+    MATMUL_FEW,   // as few columns are multiplied: matmul.comp
+    MATMUL_FLOAT, // tiles in fp32
+    MATMUL_DOT,   // tiles of int8, by dot products
+    MATMUL_HALF,  // tiles of fp16, by the device's matrices
+    MATMUL_INT8,  // tiles of int8, by the device's matrices
+    MATMUL_WAYS,
+} matmul_way;
+
 struct kim_gpu {
     kim_gpu_params params;
     kim_device_info info;
@@ -31,6 +41,8 @@ struct kim_gpu {
     bool address; // memory mode: device addresses; else the table
     bool pass;    // lanes load for each other, see shaders/pass.glsl
     uint64_t block_limit;
+    uint32_t matmul_ways;  // set of bits: those that this device and this build have
+    matmul_way matmul_way; // the one that is taken, where the weights' type lets it
 
     // One queue; `lock` guards it, the table, the timeline's count and what is known of durations.
     pthread_mutex_t lock;

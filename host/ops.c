@@ -20,19 +20,27 @@ static kim_handle handle_part(const stream *st, const span *s, uint64_t at)
     return span_handle(s) + (stream_gpu(st)->address ? at : at << 32);
 }
 
-// One part of a product.
-//
+// Where the parts of a product write, and their share of the bias.
+static uint64_t part_offset(const linear *w, const linear_part *part)
+{
+    return (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
+}
+
+static uint32_t product_width(const linear *w)
+{
+    return w->paired ? w->rows / 2 : w->rows;
+}
+
 // norm, counter: NULL, or what follows in the same dispatch
-static kim_err matmul_part(stream *st, const matmul_params *p, uint32_t index,
-                           const norm_params *norm, const span *counter)
+static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part *part,
+                          const norm_params *norm, const span *counter)
 {
     const linear *w = p->w;
-    const linear_part *part = &w->parts[index];
     const uint32_t flags = matmul_flags(p, part) | (norm ? MATMUL_NORM : 0);
     assert(!w->paired || !(flags & ~(uint32_t)MATMUL_TAIL));
     const pipeline_key key =
         matmul_pipeline(stream_gpu(st), part->type, w->paired, p->columns, flags);
-    const uint64_t y_offset = (uint64_t)(w->paired ? part->first / 2 : part->first) * 4;
+    const uint64_t y_offset = part_offset(w, part);
     const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
     struct matmul_args args = {
         .x = span_handle(p->x),
@@ -43,7 +51,7 @@ static kim_err matmul_part(stream *st, const matmul_params *p, uint32_t index,
         .blocks = part->blocks,
         .columns = p->columns,
         .x_stride = p->x_width,
-        .y_stride = w->paired ? w->rows / 2 : w->rows,
+        .y_stride = product_width(w),
     };
     span_use accesses[8] = { READS(*p->x), READS(part->w), WRITES(y_part) };
     uint32_t n = 3;
@@ -71,7 +79,80 @@ static kim_err matmul_part(stream *st, const matmul_params *p, uint32_t index,
         .work = 2.0 * part->rows * w->width * p->columns,
         .accesses = accesses,
         .n_accesses = n,
-        .joined = index > 0,
+        .joined = part != w->parts,
+    };
+    return stream_dispatch(st, &d);
+}
+
+// Where the scales of packed columns stand: after the columns, in fp16 or in int8.
+static uint64_t packed_scales(const matmul_params *p, matmul_way way)
+{
+    return (uint64_t)divide_up(p->w->width, 32) * 32 * p->columns * (way == MATMUL_HALF ? 2 : 1);
+}
+
+static kim_err pack(stream *st, const matmul_params *p, matmul_way way)
+{
+    const uint32_t blocks = divide_up(p->w->width, 32);
+    const pipeline_key key = pack_pipeline(stream_gpu(st), way);
+    const struct pack_args args = {
+        .x = span_handle(p->x),
+        .to = span_handle(p->packed),
+        .scales = handle_part(st, p->packed, packed_scales(p, way)),
+        .columns = p->columns,
+        .width = p->w->width,
+        .x_stride = p->x_width,
+    };
+    const span_use accesses[] = { READS(*p->x), WRITES(*p->packed) };
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { way == MATMUL_HALF ? p->columns : divide_up(p->columns, key.constants[0]),
+                    way == MATMUL_HALF ? 1 : blocks, 1 },
+        .work = 2.0 * p->w->width * p->columns,
+        .accesses = accesses,
+        .n_accesses = 2,
+    };
+    return stream_dispatch(st, &d);
+}
+
+// joined: as in dispatch
+static kim_err matmul_tiles(stream *st, const matmul_params *p, const linear_part *part,
+                            matmul_way way, bool joined)
+{
+    const linear *w = p->w;
+    const bool packed = matmul_way_packs(way);
+    const span *x = packed ? p->packed : p->x;
+    const uint32_t flags = matmul_flags(p, part);
+    assert(!w->paired || !(flags & ~(uint32_t)MATMUL_TAIL));
+    const pipeline_key key =
+        matmul_tile_pipeline(stream_gpu(st), way, part->type, flags | (w->paired ? MATMUL_GLU : 0));
+    const uint64_t y_offset = part_offset(w, part);
+    const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
+    const struct matmul_tile_args args = {
+        .x = span_handle(x),
+        .x_scales = packed ? handle_part(st, x, packed_scales(p, way)) : 0,
+        .w = span_handle(&part->w),
+        .y = handle_part(st, p->y, y_offset),
+        .bias = p->bias ? handle_part(st, p->bias, part->first * 4ull) : 0,
+        .rows = part->rows,
+        .blocks = part->blocks,
+        .columns = p->columns,
+        .x_stride = p->x_width,
+        .y_stride = product_width(w),
+    };
+    const span_use accesses[] = { READS(*x), READS(part->w), WRITES(y_part),
+                                  READS(p->bias ? *p->bias : *x) };
+    const dispatch d = {
+        .key = key,
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { divide_up(part->rows, key.constants[TILE_ROWS]),
+                    divide_up(p->columns, key.constants[TILE_COLUMNS]), 1 },
+        .work = 2.0 * part->rows * w->width * p->columns,
+        .accesses = accesses,
+        .n_accesses = p->bias ? 4 : 3,
+        .joined = joined,
     };
     return stream_dispatch(st, &d);
 }
@@ -79,9 +160,21 @@ static kim_err matmul_part(stream *st, const matmul_params *p, uint32_t index,
 kim_err op_matmul(stream *st, const matmul_params *p)
 {
     kim_err err = KIM_OK;
+    matmul_way packed = MATMUL_FEW;
     assert(p->x_width >= p->w->width && p->x_width % 4 == 0);
-    for (uint32_t i = 0; i < p->w->n_parts; i++)
-        TRY(matmul_part(st, p, i, NULL, NULL));
+    for (uint32_t i = 0; i < p->w->n_parts; i++) {
+        const linear_part *part = &p->w->parts[i];
+        const matmul_way way =
+            matmul_way_of(stream_gpu(st), part->type, p->columns, p->packed != NULL);
+        if (way == MATMUL_FEW) {
+            TRY(matmul_few(st, p, part, NULL, NULL));
+            continue;
+        }
+        const bool again = matmul_way_packs(way) && way != packed; // parts may go different ways
+        if (again)
+            TRY(pack(st, p, packed = way));
+        TRY(matmul_tiles(st, p, part, way, i > 0 && !again));
+    }
 error:
     return err;
 }
@@ -92,7 +185,7 @@ kim_err op_matmul_norm(stream *st, const matmul_params *p, const norm_params *no
     kim_err err = KIM_OK;
     assert(norm->o == p->y && norm->rows == p->columns && norm->width == p->w->rows);
     if (p->columns == 1 && p->w->n_parts == 1 && !p->bias)
-        return matmul_part(st, p, 0, norm, counter);
+        return matmul_few(st, p, p->w->parts, norm, counter);
     TRY(op_matmul(st, p));
     TRY(op_norm(st, norm));
 error:

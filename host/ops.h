@@ -32,9 +32,11 @@ typedef struct matmul_params {
     const span *y;    // [columns, rows of w], or with w->paired [columns, rows / 2]: the gated
                       // product gelu(even row) * odd row, with none of the following
     uint32_t columns;
-    const span *bias; // [rows of w]; NULL: none
-    bool gelu;        // its tanh form, after the bias
-    bool add;         // y += instead of y =
+    const span *packed; // room for matmul_packed_bytes, see matmul_ways.h; NULL: many columns are
+                        // multiplied in fp32
+    const span *bias;   // [rows of w]; NULL: none
+    bool gelu;          // its tanh form, after the bias
+    bool add;           // y += instead of y =
 } matmul_params;
 kim_err op_matmul(stream *st, const matmul_params *p);
 

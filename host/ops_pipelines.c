@@ -41,6 +41,52 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
     };
 }
 
+// A lane makes 4 rows and 4 or 8 columns, as the shared memory allows.
+static pipeline_key lanes_tile(const kim_gpu *g, enum kim_variant variant, uint32_t flags)
+{
+    const uint32_t columns = g->limits.maxComputeSharedMemorySize < 32768 ? 32 : 64;
+    return (pipeline_key){ variant, { 128, 64, columns, 16, flags } };
+}
+
+// Four subgroups, two by two; on a GPU each makes 64 rows and 32 columns, on a CPU two matrices by
+// two, which it compiles faster. Of 32 lanes where the device lets that be chosen.
+static pipeline_key matrices_tile(const kim_gpu *g, enum kim_variant variant,
+                                  const kim_matrix_shape *s, uint32_t flags)
+{
+    const bool cpu = g->info.type == KIM_DEVICE_CPU;
+    const bool of_32 = g->info.subgroup_min <= 32 && g->info.subgroup_max >= 32;
+    const uint32_t subgroup = of_32 ? 32 : g->info.subgroup_size;
+    return (pipeline_key){
+        .variant = variant,
+        .constants = { 4 * subgroup, cpu ? 4 * s->rows : 128, cpu ? 4 * s->columns : 64, 2, flags,
+                       s->rows, s->columns, s->depth, subgroup },
+    };
+}
+
+pipeline_key matmul_tile_pipeline(const kim_gpu *g, matmul_way way, const weight_type *type,
+                                  uint32_t flags)
+{
+    const uint32_t i = weight_index(type);
+    if (matmul_way_packs(way)) // what goes beyond x is zeros
+        flags &= ~(uint32_t)MATMUL_TAIL;
+    switch (way) {
+    case MATMUL_DOT:
+        return lanes_tile(g, KIM_VARIANT_MATMUL_DOT_Q4_0 - 3 + i, flags); // the fourth type
+    case MATMUL_HALF:
+        return matrices_tile(g, KIM_VARIANT_MATMUL_HALF_F16 - 1 + i, &g->info.matrix_half, flags);
+    case MATMUL_INT8:
+        return matrices_tile(g, KIM_VARIANT_MATMUL_INT8_Q4_0 - 3 + i, &g->info.matrix_int8, flags);
+    default: return lanes_tile(g, KIM_VARIANT_MATMUL_TILE_F32 + i, flags);
+    }
+}
+
+pipeline_key pack_pipeline(const kim_gpu *g, matmul_way way)
+{
+    const enum kim_variant variant =
+        way == MATMUL_HALF ? KIM_VARIANT_PACK_HALF : KIM_VARIANT_PACK_INT8;
+    return (pipeline_key){ variant, { workgroup(g, 64) } };
+}
+
 uint32_t matmul_flags(const matmul_params *p, const linear_part *part)
 {
     return (p->bias ? MATMUL_BIAS : 0) | (p->gelu ? MATMUL_GELU : 0) | (p->add ? MATMUL_ADD : 0) |
@@ -167,6 +213,20 @@ error:
     return err;
 }
 
+static kim_err add_matmul(key_list *l, const kim_gpu *g, const weight_type *type, bool paired,
+                          uint32_t columns, uint32_t flags)
+{
+    kim_err err = KIM_OK;
+    const matmul_way way = matmul_way_of(g, type, columns, true);
+    if (way == MATMUL_FEW)
+        return add_key(l, matmul_pipeline(g, type, paired, columns, flags));
+    TRY(add_key(l, matmul_tile_pipeline(g, way, type, flags | (paired ? MATMUL_GLU : 0))));
+    if (matmul_way_packs(way))
+        TRY(add_key(l, pack_pipeline(g, way)));
+error:
+    return err;
+}
+
 static kim_err add_matmuls(key_list *l, const kim_gpu *g, const ops_needs *needs)
 {
     kim_err err = KIM_OK;
@@ -174,9 +234,9 @@ static kim_err add_matmuls(key_list *l, const kim_gpu *g, const ops_needs *needs
         const weight_type *type = &weight_types[i];
         for (uint32_t rows = 1; rows <= needs->rows; rows *= 2) {
             if (needs->matmul >> i & 1)
-                TRY(add_key(l, matmul_pipeline(g, type, false, rows, 0)));
+                TRY(add_matmul(l, g, type, false, rows, 0));
             if (needs->paired >> i & 1)
-                TRY(add_key(l, matmul_pipeline(g, type, true, rows, 0)));
+                TRY(add_matmul(l, g, type, true, rows, 0));
         }
         if (needs->matmul_norm >> i & 1)
             TRY(add_key(l, matmul_pipeline(g, type, false, 1, MATMUL_NORM)));
@@ -225,8 +285,7 @@ static kim_err add_encoder(key_list *l, const kim_gpu *g, const ops_needs *needs
         const matmul_params *p = &needs->products[i];
         for (uint32_t j = 0; j < p->w->n_parts; j++) {
             const linear_part *part = &p->w->parts[j];
-            TRY(add_key(l, matmul_pipeline(g, part->type, p->w->paired, p->columns,
-                                           matmul_flags(p, part))));
+            TRY(add_matmul(l, g, part->type, p->w->paired, p->columns, matmul_flags(p, part)));
         }
     }
     if (needs->full_head) {

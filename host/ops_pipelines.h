@@ -3,6 +3,7 @@
 #ifndef KIM_OPS_PIPELINES_H
 #define KIM_OPS_PIPELINES_H
 
+#include "matmul_ways.h"
 #include "ops.h"
 
 // Places in pipeline_key.constants, as the shaders declare them; 0 is the workgroup's size.
@@ -11,6 +12,14 @@ enum {
     MATMUL_SLICES,
     MATMUL_GROUPS,
     MATMUL_FLAGS,
+    TILE_ROWS = 1,
+    TILE_COLUMNS,
+    TILE_ACROSS,
+    TILE_FLAGS,
+    TILE_M,
+    TILE_N,
+    TILE_K,
+    TILE_SUBGROUP,
     ATTENTION_HEAD = 1,
     ATTENTION_QUERIES,
     ATTENTION_GROUP,
@@ -23,6 +32,10 @@ enum {
 // flags: MATMUL_BIAS and so on; 0 for paired rows
 pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
                              uint32_t columns, uint32_t flags);
+// way: any but MATMUL_FEW; flags: MATMUL_GLU for paired rows
+pipeline_key matmul_tile_pipeline(const kim_gpu *g, matmul_way way, const weight_type *type,
+                                  uint32_t flags);
+pipeline_key pack_pipeline(const kim_gpu *g, matmul_way way);
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
 pipeline_key norm_pipeline(const kim_gpu *g, bool add);
 pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);

@@ -200,6 +200,11 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
         .pCode = s->code[g->address],
     };
     VK_TRY(g->vk.vkCreateShaderModule(g->device, &code, NULL, &module));
+    const uint32_t subgroup = values[SPEC_SUBGROUP];
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroups = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = subgroup,
+    };
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         // a base: long dispatches are cut
@@ -207,6 +212,9 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
                  (g->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0),
         .stage = {
             .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+            .pNext = subgroup ? &subgroups : NULL,
+            .flags =
+                subgroup ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT : 0,
             .stage = VK_SHADER_STAGE_COMPUTE_BIT,
             .module = module,
             .pName = "main",

@@ -31,7 +31,12 @@ typedef uint64_t kim_handle;
 #define SPEC_B 4
 #define SPEC_C 5
 #define SPEC_D 6
-#define SPEC_COUNT 7
+#define SPEC_E 7
+#define SPEC_F 8
+#define SPEC_G 9
+#define SPEC_SUBGROUP                                                                              \
+    10 // lanes of a subgroup, which the pipeline then requires; 0: the driver's choice
+#define SPEC_COUNT 11
 
 // ---- the control block of a session: what changes from step to step ---------------------------
 #define CONTROL_POSITION 0 // position of the first row of this step
@@ -103,8 +108,9 @@ struct sampling_block {
 #define MATMUL_GELU 2 // gelu of it
 #define MATMUL_ADD 4  // y += instead of y =
 #define MATMUL_TAIL 8 // the last block of a row goes beyond x_stride
+#define MATMUL_GLU 16 // rows come in pairs (gate, up): y[c, r / 2] = gelu(gate) * up; of tiles only
 #define MATMUL_NORM                                                                                \
-    16 // of one column: then residual += rms(y) * w_post, h = rms(residual) * w_norm
+    32 // of one column, then residual += rms(y) * w_post, h = rms(residual) * w_norm
 
 // ---- push constants ---------------------------------------------------------------------------
 struct matmul_args {
@@ -124,6 +130,28 @@ struct matmul_args {
     KIM_HANDLE w_norm;   // [rows] f32
     KIM_HANDLE h;        // [rows] f32
     KIM_HANDLE counter;  // a word that is 0 before and after: workgroups that are done
+};
+
+struct matmul_tile_args {
+    KIM_HANDLE x;        // [columns, x_stride] f32, or as pack.comp left it
+    KIM_HANDLE x_scales; // of pack.comp
+    KIM_HANDLE w;        // the rest as in matmul_args
+    KIM_HANDLE y;
+    KIM_HANDLE bias;
+    KIM_UINT rows;
+    KIM_UINT blocks;
+    KIM_UINT columns;
+    KIM_UINT x_stride;
+    KIM_UINT y_stride;
+};
+
+struct pack_args {
+    KIM_HANDLE x;      // [columns, x_stride] f32
+    KIM_HANDLE to;     // [blocks of 32][columns][32] f16 or int8
+    KIM_HANDLE scales; // see pack.comp
+    KIM_UINT columns;
+    KIM_UINT width;
+    KIM_UINT x_stride; // in elements, a multiple of 4
 };
 
 struct embed_args {

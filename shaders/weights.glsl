@@ -96,6 +96,19 @@
 #define HAS_SCALE (WEIGHT > WEIGHT_BF16)
 #define HAS_MIN (HAS_SCALE && WEIGHT != WEIGHT_Q8_0 && WEIGHT != WEIGHT_IQ4_NL && WEIGHT != WEIGHT_IQ4_XS)
 
+// Where the offset is the same number of scales in all blocks, that number: m = -CENTRE * d.
+#if WEIGHT == WEIGHT_Q4_0
+#define CENTRE 8
+#elif WEIGHT == WEIGHT_Q5_0
+#define CENTRE 16
+#elif WEIGHT == WEIGHT_Q3_K
+#define CENTRE 4
+#elif WEIGHT == WEIGHT_Q6_K
+#define CENTRE 32
+#else
+#define CENTRE 0
+#endif
+
 // Where a lane reads: `at` is the byte offset of the row group.
 struct weight_place {
     uvec2 handle;

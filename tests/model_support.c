@@ -11,7 +11,8 @@ static void usage(const char *program)
 {
     fprintf(stderr,
             "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
-            "[--validation] [--limit N] [--odd N] [--single N] [--prompts N]\n",
+            "[--validation] [--way few|float|dot|half|int8] [--limit N] [--odd N] [--single N] "
+            "[--prompts N]\n",
             program);
     exit(2);
 }
@@ -37,6 +38,8 @@ void model_options_read(model_options *o, int argc, char **argv)
             o->mode = KIM_MEMORY_ADDRESS;
         } else if (value && !strcmp(argv[i], "--mode") && !strcmp(value, "table")) {
             o->mode = KIM_MEMORY_TABLE;
+        } else if (value && !strcmp(argv[i], "--way") && matmul_way_find(value, &o->way)) {
+            o->way_given = true;
         } else if (value && !strcmp(argv[i], "--limit")) {
             o->limit = (uint32_t)strtoul(value, NULL, 10);
         } else if (value && !strcmp(argv[i], "--odd")) {
@@ -73,6 +76,8 @@ kim_gpu *model_gpu(const model_options *o)
         exit(77);
     }
     CHECK(!err, "kim_gpu_create: %s", kim_error_text());
+    if (o->way_given)
+        CHECK_OK(matmul_way_set(gpu, o->way));
     return gpu;
 }
 

@@ -2,7 +2,7 @@
 // Times the operations at the shapes of a 270M model, and of a picture's encoder: the best of
 // several runs.
 //   ops_bench_tool [--device D] [--mode address|table] [--type NAME] [--columns N] [--runs N]
-//                  [--op matmul|vocabulary|attention|encoder]
+//                  [--op matmul|vocabulary|attention|encoder] [--way few|float|dot|half|int8]
 #include "ops_harness.h"
 
 #include <math.h>
@@ -13,6 +13,7 @@
 typedef struct options {
     const char *device, *type, *op;
     kim_memory_mode mode;
+    const char *way;        // of many columns; NULL: the device's default
     uint32_t columns, runs; // columns: 0: 1 and 512; of the encoder 4096
 } options;
 
@@ -81,7 +82,7 @@ static void bench_matmul(bench *b, const weight_type *type, const bench_shape *s
     const matrix_source sources[2] = { source, source };
     linear l;
     pool weights, activations;
-    span x, y, bias;
+    span x, y, bias, packed;
     uploader *u = NULL;
     fill_rows(type, data, source_rows, s->width);
     pool_init(&weights, "weights", POOL_DEVICE, b->gpu->block_limit);
@@ -96,6 +97,9 @@ static void bench_matmul(bench *b, const weight_type *type, const bench_shape *s
     MUST(pool_place(&activations, 4ull * s->width * columns, &x));
     MUST(pool_place(&activations, 4ull * s->rows * columns, &y));
     MUST(pool_place(&activations, 4ull * s->rows, &bias));
+    const uint64_t packed_bytes = matmul_packed_bytes(b->gpu, s->width, columns);
+    if (packed_bytes)
+        MUST(pool_place(&activations, packed_bytes, &packed));
     MUST(pool_commit(&activations, b->gpu));
     ops_fill_normal(span_map(&x), (uint64_t)s->width * columns, 1);
     memset(span_map(&y), 0, y.bytes);
@@ -105,6 +109,7 @@ static void bench_matmul(bench *b, const weight_type *type, const bench_shape *s
                               .x = &x,
                               .x_width = s->width,
                               .y = &y,
+                              .packed = packed_bytes ? &packed : NULL,
                               .columns = columns,
                               .bias = s->bias ? &bias : NULL,
                               .gelu = s->gelu,
@@ -198,6 +203,8 @@ static void parse(options *o, int argc, char **argv)
             o->columns = (uint32_t)atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--runs"))
             o->runs = (uint32_t)atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--way"))
+            o->way = argv[i + 1];
         else if (!strcmp(argv[i], "--mode"))
             o->mode = strcmp(argv[i + 1], "table") ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE;
     }
@@ -255,6 +262,13 @@ int main(int argc, char **argv)
                                     .memory_mode = o.mode,
                                     .cache_dir = "",
                                 }));
+    matmul_way way;
+    if (o.way && !matmul_way_find(o.way, &way)) {
+        fprintf(stderr, "no such way to multiply: %s\n", o.way);
+        return 2;
+    }
+    if (o.way)
+        MUST(matmul_way_set(b.gpu, way));
     MUST(stream_create(&b.st, b.gpu));
     printf("%s, %s mode\n", kim_gpu_info(b.gpu)->name, b.gpu->address ? "address" : "table");
     for (uint32_t i = 0; i < sizeof names / sizeof *names; i++)

@@ -10,6 +10,8 @@
 #include "reference_dequant.h"
 #include "reference_ops.h"
 
+#define WORST_X 1e6 // as x_scale: see fill_columns
+
 // One matrix on the device and what it means.
 typedef struct test_matrix {
     linear l;
@@ -17,6 +19,7 @@ typedef struct test_matrix {
     uint8_t *bytes; // as a file has them
     float *w;       // [rows, width], as the device multiplies: paired rows alternate
     float *largest; // [rows] |w|
+    weight_kind kind;
     char name[100];
 } test_matrix;
 
@@ -63,6 +66,7 @@ static void matrix_create(test_matrix *m, const ops_run *run, const matrix_param
     matrix_source sources[LINEAR_MAX_SOURCES];
     uploader *u = NULL;
     memset(m, 0, sizeof *m);
+    m->kind = p->kind;
     fill_matrix(m, p, sources);
     size_t used = 0;
     for (uint32_t i = 0; i < p->n; i++)
@@ -113,29 +117,131 @@ static double sum_tolerance(const test_matrix *m, uint32_t row, double sum_x)
     return ldexp(24, -24) * sum_x * (double)m->largest[row] + ldexp(sum_x, -126);
 }
 
+// What the packing of a column adds to that, by the definition of the way (pack.comp):
+//   fp16: x and w are each rounded to 11 bits, 2^-11 of them; below the normal halves the steps are
+//         2^-24, for x of a column whose largest was brought to 2^14 at least
+//   int8: half a step of the block of 32, that is 1/254 of its largest x; w as it is
+// In both, columns or blocks below 2^-100 count as zeros; in fp32, denormals may.
+static double packing_tolerance(matmul_way way, const float *x, const float *w, uint32_t width)
+{
+    double error = 0, largest = 0, sum_x = 0, sum_w = 0;
+    for (uint32_t k = 0; k < width; k++) {
+        largest = fmax(largest, fabs((double)x[k]));
+        sum_x += fabs((double)x[k]);
+        sum_w += fabs((double)w[k]);
+    }
+    if (!matmul_way_packs(way))
+        return ldexp(sum_w, -126);
+    if (way == MATMUL_HALF) {
+        for (uint32_t k = 0; k < width; k++)
+            error += fabs((double)x[k] * (double)w[k]);
+        return ldexp(error, -10) * 1.001 + ldexp(sum_x, -25) + ldexp(largest * sum_w, -39) +
+               ldexp(sum_w, -100);
+    }
+    for (uint32_t k = 0; k < width;) {
+        double of_block = 0;
+        const uint32_t end = k + 32 < width ? k + 32 : width, first = k;
+        for (; k < end; k++)
+            of_block = fmax(of_block, fabs((double)x[k]));
+        for (k = first; k < end; k++)
+            error += of_block / 254 * fabs((double)w[k]);
+    }
+    return error * 1.001 + ldexp(sum_w, -100);
+}
+
+static matmul_way way_of_row(const ops_run *run, const test_matrix *m, uint32_t row,
+                             uint32_t columns)
+{
+    uint32_t i = m->l.n_parts - 1;
+    while (m->l.parts[i].first > row)
+        i--;
+    return matmul_way_of(run->gpu, m->l.parts[i].type, columns, true);
+}
+
+// The products of all columns, and how far each may be off; [columns, rows] both.
+static void reference_products(const ops_run *run, const test_matrix *m, const float *xs,
+                               uint32_t stride, uint32_t columns, double *want, double *tolerance)
+{
+    const uint32_t rows = m->l.rows, width = m->l.width;
+    reference_matmul(want, xs, stride, m->w, rows, width, columns);
+    for (uint32_t i = 0; i < columns; i++) {
+        const float *x = xs + (uint64_t)i * stride;
+        double sum_x = 0;
+        for (uint32_t k = 0; k < width; k++)
+            sum_x += fabs((double)x[k]);
+        for (uint32_t r = 0; r < rows; r++)
+            tolerance[(uint64_t)i * rows + r] =
+                sum_tolerance(m, r, sum_x) + packing_tolerance(way_of_row(run, m, r, columns), x,
+                                                               m->w + (uint64_t)r * width, width);
+    }
+}
+
+// Keeps the relative error of plain products of random weights, for the record.
+static void note_error(ops_run *run, const test_matrix *m, const float *got, const double *want,
+                       uint32_t columns)
+{
+    const uint64_t n = (uint64_t)m->l.rows * columns;
+    double error = 0, size = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        size += want[i] * want[i];
+    }
+    double *const kept = &run->error[way_of_row(run, m, 0, columns)];
+    *kept = fmax(*kept, sqrt(error / size));
+}
+
 static void check_products(ops_case *c, const test_matrix *m, const float *got, const double *want,
-                           const double *sum_x, uint32_t columns)
+                           const double *tolerances, uint32_t columns)
 {
     const uint32_t rows = m->l.rows;
     for (uint32_t i = 0; i < columns; i++) {
         if (!m->l.paired) {
-            for (uint32_t r = 0; r < rows; r++)
-                case_check(c, "y", (uint64_t)i * rows + r, got[(uint64_t)i * rows + r],
-                           want[(uint64_t)i * rows + r], sum_tolerance(m, r, sum_x[i]));
+            for (uint64_t at = (uint64_t)i * rows; at < (uint64_t)(i + 1) * rows; at++)
+                case_check(c, "y", at, got[at], want[at], tolerances[at]);
             continue;
         }
         for (uint32_t r = 0; r < rows / 2; r++) {
-            const double gate = want[(uint64_t)i * rows + 2 * r];
-            const double up = want[(uint64_t)i * rows + 2 * r + 1];
+            const uint64_t at = (uint64_t)i * rows + 2 * r;
+            const double gate = want[at], up = want[at + 1];
             // |gelu'| < 1.13; 8 * 2^-24 for the exponential in it
             const double tolerance =
-                1.13 * sum_tolerance(m, 2 * r, sum_x[i]) * fabs(up) +
-                sum_tolerance(m, 2 * r + 1, sum_x[i]) *
-                    (fabs(reference_gelu(gate)) + sum_tolerance(m, 2 * r, sum_x[i])) +
+                1.13 * tolerances[at] * fabs(up) +
+                tolerances[at + 1] * (fabs(reference_gelu(gate)) + 1.13 * tolerances[at]) +
                 ldexp(8, -24) * fabs(gate * up);
             case_check(c, "y", (uint64_t)i * rows / 2 + r, got[(uint64_t)i * (rows / 2) + r],
                        reference_gelu(gate) * up, tolerance);
         }
+    }
+}
+
+// Room for packed columns, where the way that is chosen packs.
+static const span *place_packed(ops_case *c, uint32_t width, uint32_t columns, span *room)
+{
+    const uint64_t bytes = matmul_packed_bytes(c->run->gpu, width, columns);
+    if (!bytes)
+        return NULL;
+    *room = case_place(c, bytes);
+    return room;
+}
+
+// Columns of normal numbers; here and there of zeros, and to worst_cases also of denormals, with
+// one element a billion times the others, and beyond all that fp16 holds.
+static void fill_columns(float *xs, uint32_t stride, uint32_t used, const test_matrix *m,
+                         uint32_t columns, double scale)
+{
+    for (uint32_t i = 0; i < columns; i++) {
+        float *x = xs + (uint64_t)i * stride;
+        const bool worst = scale == WORST_X;
+        memset(x, 0, used * sizeof *x);
+        if (i % 8 != 5)
+            ops_fill_normal(x, m->l.width,
+                            !worst       ? scale
+                            : i % 8 == 1 ? 1e6
+                            : i % 8 == 3 ? 1e-40
+                            : i % 8 == 6 ? 1e25
+                                         : 1e-3);
+        if (worst && i % 8 == 2)
+            x[ops_random() % m->l.width] = 1e6f;
     }
 }
 
@@ -145,33 +251,32 @@ static void matmul_case(ops_run *run, const test_matrix *m, uint32_t columns, do
     const uint32_t rows = m->l.rows, width = m->l.width;
     const uint32_t y_width = m->l.paired ? rows / 2 : rows, used = padded_width(&m->l);
     const uint32_t stride = used + 4; // what is beyond the last block is never read
-    case_begin(&c, run, "matmul %s, %u columns, x to %g", m->name, columns, x_scale);
+    case_begin(&c, run, "matmul %s, %u columns, x to %g, %s", m->name, columns, x_scale,
+               matmul_way_name(way_of_row(run, m, 0, columns)));
     const span x = case_place_floats(&c, (uint64_t)stride * columns);
     const span y = case_place_floats(&c, (uint64_t)y_width * columns);
+    span room;
+    const span *packed = place_packed(&c, width, columns, &room);
     case_commit(&c);
     float *xs = case_data(&x);
-    double *sum_x = calloc(columns, sizeof *sum_x);
     double *want = malloc((uint64_t)rows * columns * sizeof *want);
-    for (uint32_t i = 0; i < columns; i++) {
-        float *row = xs + (uint64_t)i * stride;
-        memset(row, 0, used * sizeof *row);
-        if (i % 8 != 5) // a column of zeros here and there
-            ops_fill_normal(row, width, x_scale);
-        for (uint32_t k = 0; k < width; k++)
-            sum_x[i] += fabs((double)row[k]);
-    }
-    reference_matmul(want, xs, stride, m->w, rows, width, columns);
+    double *tolerances = malloc((uint64_t)rows * columns * sizeof *tolerances);
+    fill_columns(xs, stride, used, m, columns, x_scale);
+    reference_products(run, m, xs, stride, columns, want, tolerances);
     MUST(op_matmul(run->st, &(matmul_params){
                                 .w = &m->l,
                                 .x = &x,
                                 .x_width = stride,
                                 .y = &y,
                                 .columns = columns,
+                                .packed = packed,
                             }));
     case_run(&c);
-    check_products(&c, m, case_data(&y), want, sum_x, columns);
+    check_products(&c, m, case_data(&y), want, tolerances, columns);
+    if (!m->l.paired && m->kind == WEIGHTS_RANDOM && x_scale == 1)
+        note_error(run, m, case_data(&y), want, columns);
     case_end(&c);
-    free(sum_x);
+    free(tolerances);
     free(want);
 }
 
@@ -187,14 +292,17 @@ static void epilogue_case_run(ops_run *run, const test_matrix *m, const epilogue
     ops_case c;
     const uint32_t rows = m->l.rows, width = m->l.width, columns = p->columns;
     const uint64_t n = (uint64_t)rows * columns;
-    case_begin(&c, run, "matmul %s, %u parts, %u columns%s%s%s", m->name, m->l.n_parts, columns,
-               p->bias ? ", bias" : "", p->gelu ? ", gelu" : "", p->add ? ", add" : "");
+    case_begin(&c, run, "matmul %s, %u parts, %u columns%s%s%s, %s", m->name, m->l.n_parts, columns,
+               p->bias ? ", bias" : "", p->gelu ? ", gelu" : "", p->add ? ", add" : "",
+               matmul_way_name(way_of_row(run, m, 0, columns)));
     const span x = case_place_floats(&c, (uint64_t)width * columns);
     const span bias = case_place_floats(&c, rows);
     const span y = case_place_floats(&c, n);
+    span room;
+    const span *packed = place_packed(&c, width, columns, &room);
     case_commit(&c);
     float *xs = case_data(&x), *biases = case_data(&bias), *ys = case_data(&y);
-    double *want = malloc(n * sizeof *want);
+    double *want = malloc(n * sizeof *want), *tolerances = malloc(n * sizeof *tolerances);
     float *before = malloc(n * sizeof *before);
     ops_fill_normal(xs, (uint64_t)width * columns, 1);
     if (p->bias)
@@ -202,39 +310,35 @@ static void epilogue_case_run(ops_run *run, const test_matrix *m, const epilogue
     if (p->add)
         ops_fill_normal(ys, n, 10);
     memcpy(before, ys, n * sizeof *before);
-    reference_matmul(want, xs, width, m->w, rows, width, columns);
+    reference_products(run, m, xs, width, columns, want, tolerances);
     MUST(op_matmul(run->st, &(matmul_params){
                                 .w = &m->l,
                                 .x = &x,
                                 .x_width = width,
                                 .y = &y,
                                 .columns = columns,
+                                .packed = packed,
                                 .bias = p->bias ? &bias : NULL,
                                 .gelu = p->gelu,
                                 .add = p->add,
                             }));
     case_run(&c);
-    for (uint32_t i = 0; i < columns; i++) {
-        double sum_x = 0;
-        for (uint32_t k = 0; k < width; k++)
-            sum_x += fabs((double)xs[(uint64_t)i * width + k]);
-        for (uint32_t r = 0; r < rows; r++) {
-            const uint64_t at = (uint64_t)i * rows + r;
-            double value = want[at] + (p->bias ? (double)biases[r] : 0);
-            double tolerance = sum_tolerance(m, r, sum_x) + ldexp(2, -24) * fabs(value);
-            if (p->gelu) { // |gelu'| < 1.13
-                tolerance = 1.13 * tolerance + ldexp(8, -24) * fabs(value);
-                value = reference_gelu(value);
-            }
-            if (p->add) {
-                value += (double)before[at];
-                tolerance += ldexp(2, -24) * fabs(value);
-            }
-            case_check(&c, "y", at, ys[at], value, tolerance);
+    for (uint64_t at = 0; at < n; at++) {
+        double value = want[at] + (p->bias ? (double)biases[at % rows] : 0);
+        double tolerance = tolerances[at] + ldexp(2, -24) * fabs(value);
+        if (p->gelu) { // |gelu'| < 1.13
+            tolerance = 1.13 * tolerance + ldexp(8, -24) * fabs(value);
+            value = reference_gelu(value);
         }
+        if (p->add) {
+            value += (double)before[at];
+            tolerance += ldexp(2, -24) * fabs(value);
+        }
+        case_check(&c, "y", at, ys[at], value, tolerance);
     }
     case_end(&c);
     free(want);
+    free(tolerances);
     free(before);
 }
 
@@ -519,4 +623,80 @@ void cases_weights(ops_run *run)
     matmul_cases(run, &p, every, 18, 1);
     p = (matrix_params){ .types = { named("Q8_0") }, .rows = { 4098 }, .n = 1, .width = 64 };
     matmul_cases(run, &p, every, 3, 1);
+}
+
+// --------------------------------------------------------------------- many columns, every way
+
+// Rows and columns that are no multiples of a tile, in more than one tile both ways.
+static void many_type_cases(ops_run *run, const weight_type *type)
+{
+    const uint32_t columns[] = { 33, 70 };
+    matrix_params p = { .types = { type }, .n = 1, .rows = { 150 } };
+    p.width = by_256(type) ? 512 : plain(type) ? 100 : 96;
+    matmul_cases(run, &p, columns, 2, 1);
+    matmul_cases(run, &p, columns, 1, WORST_X);
+    p.rows[0] = 37;
+    p.kind = WEIGHTS_TINY;
+    matmul_cases(run, &p, columns, 1, 3e5);
+    p.kind = WEIGHTS_RANDOM;
+    if (!run->quick) {
+        p.width = 2560;
+        matmul_cases(run, &p, columns, 1, 1);
+    }
+    p = (matrix_params){ .types = { type, type }, .n = 2, .rows = { 50, 50 }, .paired = true };
+    p.width = by_256(type) ? 256 : 64;
+    if (type->ggml == 6 || type->ggml == 1 || type->ggml == 12) // Q5_0, F16, Q4_K
+        matmul_cases(run, &p, columns, 1, 0.5);
+}
+
+static void many_epilogue_cases(ops_run *run)
+{
+    static const char *const names[] = { "F32", "F16", "Q8_0" };
+    static const epilogue_case cases[] = {
+        { .bias = true, .gelu = true, .columns = 33 },
+        { .bias = true, .add = true, .columns = 65 },
+    };
+    for (uint32_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const weight_type *type = named(names[i]);
+        test_matrix m;
+        matrix_params p = { .types = { type, type }, .rows = { 37, 20 }, .n = 2 };
+        p.width = plain(type) ? 588 : 256;
+        matrix_create(&m, run, &p);
+        for (uint32_t j = 0; j < sizeof cases / sizeof *cases; j++)
+            epilogue_case_run(run, &m, &cases[j]);
+        matrix_destroy(&m);
+    }
+}
+
+// Several parts, of types that go different ways: the columns are packed again in between.
+static void many_parts_cases(ops_run *run)
+{
+    const uint32_t columns[] = { 40 };
+    const weight_type *f32 = named("F32"), *f16 = named("F16");
+    const weight_type *q6 = named("Q6_K"), *q8 = named("Q8_0");
+    const matrix_params cases[] = {
+        { .types = { q8, f16, q8 }, .rows = { 64, 24, 16 }, .n = 3, .width = 128 },
+        { .types = { q6, f32, q8 }, .rows = { 20, 33, 16 }, .n = 3, .width = 256 },
+        { .types = { q8 }, .rows = { 150 }, .n = 1, .width = 128, .block_limit = 3 * 4608 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        matmul_cases(run, &cases[i], columns, 1, 1);
+}
+
+void cases_many_columns(ops_run *run)
+{
+    const matmul_way before = run->gpu->matmul_way;
+    for (matmul_way way = MATMUL_FLOAT; way < MATMUL_WAYS; way++) {
+        if (matmul_way_set(run->gpu, way)) {
+            run->failures += run->gpu->matmul_ways >> way & 1; // else the device does not have it
+            continue;
+        }
+        run->failures += !(run->gpu->matmul_ways >> way & 1);
+        for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
+            if (matmul_way_of(run->gpu, &weight_types[i], 33, true) == way)
+                many_type_cases(run, &weight_types[i]);
+        many_epilogue_cases(run);
+        many_parts_cases(run);
+    }
+    MUST(matmul_way_set(run->gpu, before));
 }

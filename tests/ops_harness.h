@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+#include "host/matmul_ways.h"
 #include "host/ops.h"
 
 // A device in one memory mode, and what was found on it.
@@ -13,6 +14,7 @@ typedef struct ops_run {
     stream *st;
     bool quick;
     uint32_t cases, failures;
+    double error[MATMUL_WAYS]; // the largest relative error of a product's outputs, of each way
 } ops_run;
 
 // One case: its tensors stand in memory that the host reads and writes as well, each between

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Every operation on a device against plain C, in both memory modes.
 //   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
-//   [--quick]
+//   [--quick] [--many]
+// --many: only the products of many columns
 #include "ops_cases.h"
 
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 
 typedef struct options {
     const char *device;
-    bool address, table, validation, quick;
+    bool address, table, validation, quick, many;
 } options;
 
 static void parse(options *o, int argc, char **argv)
@@ -30,6 +31,8 @@ static void parse(options *o, int argc, char **argv)
             o->validation = true;
         } else if (!strcmp(argv[i], "--quick")) {
             o->quick = true;
+        } else if (!strcmp(argv[i], "--many")) {
+            o->many = true;
         }
     }
 }
@@ -61,16 +64,23 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
     };
     MUST(kim_gpu_create(&run.gpu, &params));
     MUST(stream_create(&run.st, run.gpu));
-    cases_rows(&run);
-    cases_sample(&run);
-    cases_attention(&run);
-    cases_encoder(&run);
-    cases_weights(&run);
+    if (!o->many) {
+        cases_rows(&run);
+        cases_sample(&run);
+        cases_attention(&run);
+        cases_encoder(&run);
+        cases_weights(&run);
+    }
+    cases_many_columns(&run);
     stream_destroy(&run.st);
     const uint32_t messages = kim_gpu_validation_messages(run.gpu);
     printf("%s, %s mode: %u cases, %u failed, %u validation messages%s, %.1f s\n",
            kim_gpu_info(run.gpu)->name, name, run.cases, run.failures, messages,
            o->validation ? "" : " (off)", seconds() - start);
+    for (matmul_way way = MATMUL_FLOAT; way < MATMUL_WAYS; way++)
+        if (run.error[way] > 0)
+            printf("  %s: relative error of a case's outputs at most %.2g\n", matmul_way_name(way),
+                   run.error[way]);
     kim_gpu_destroy(&run.gpu);
     return run.failures + (messages != 0);
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Makes every pipeline that models of all sizes come to, and prints what the driver's compiler
 // says. Submits nothing, so drivers that only compile will do.
-//   pipelines_tool [--device D] [--mode address|table] [--fail-on-spill] [--all]
+//   pipelines_tool [--device D] [--mode address|table] [--only TEXT] [--fail-on-spill] [--all]
 //
 // One line of CSV a pipeline; figures that a driver does not give are empty. The name holds the
 // constants: workgroup, then as the shader declares them. --all: every figure by the driver's own
-// name.
+// name. --only: those whose name has this in it.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +78,7 @@ static void take(void *user, const char *name, double value)
 }
 
 typedef struct options {
-    const char *device;
+    const char *device, *only;
     kim_memory_mode mode;
     bool fail_on_spill, all;
 } options;
@@ -100,8 +100,9 @@ static void list_products(const linear *w, matmul_params *to)
 }
 
 // The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of
-// everything; the encoder's with weights of every type that its files have.
-static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+// everything; the encoder's with weights of every type that its files have. Products of many
+// columns go the way that is chosen.
+static kim_err list_one_way(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
     static const uint32_t types[] = { 0, 1, 30, 8 }; // F32, F16, BF16, Q8_0
     enum { TYPES = sizeof types / sizeof *types };
@@ -135,11 +136,42 @@ static kim_err list_all(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count
     return ops_list_pipelines(gpu, &needs, keys, count);
 }
 
+// Of every way that products of many columns can go; each pipeline once.
+static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+{
+    kim_err err = KIM_OK;
+    pipeline_key *some = NULL;
+    for (matmul_way way = 0; way < MATMUL_WAYS; way++) {
+        uint32_t n = 0;
+        if (!(gpu->matmul_ways >> way & 1))
+            continue;
+        TRY(matmul_way_set(gpu, way));
+        TRY(list_one_way(gpu, &some, &n));
+        pipeline_key *all = realloc(*keys, (*count + n) * sizeof *all);
+        REQUIRE_MEMORY(all);
+        *keys = all;
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t j = 0;
+            while (j < *count && memcmp(&all[j], &some[i], sizeof *all))
+                j++;
+            if (j == *count)
+                all[(*count)++] = some[i];
+        }
+        free(some);
+        some = NULL;
+    }
+error:
+    free(some);
+    return err;
+}
+
 static bool print_pipeline(kim_gpu *gpu, const pipeline_key *key, const options *o)
 {
     char name[128];
     row r = { .all = o->all };
     pipeline_name(key, name, sizeof name);
+    if (o->only && !strstr(name, o->only))
+        return true;
     if (r.all)
         fprintf(stderr, "%s\n", name);
     if (pipeline_statistics(gpu, key, take, &r)) {
@@ -169,6 +201,9 @@ static void parse(options *o, int argc, char **argv)
             o->all = true;
         } else if (!strcmp(argv[i], "--device")) {
             o->device = value;
+            i++;
+        } else if (!strcmp(argv[i], "--only")) {
+            o->only = value;
             i++;
         } else if (!strcmp(argv[i], "--mode")) {
             o->mode = strcmp(value, "table") ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE;

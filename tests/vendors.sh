@@ -5,7 +5,7 @@
 # and writes registers, occupancy and throughput to build/vendors.csv.
 #
 # tests/vendors.sh TOOL      TOOL: the built pipelines_tool
-# tests/vendors.sh --folder  only makes the driver folder
+# tests/vendors.sh --folder  only makes the driver folder, and prints where it is
 #
 # The drivers come from Debian's next release, unpacked once by debootstrap (root) into
 # ~/.cache/kimberlite/drivers (or below XDG_CACHE_HOME); delete that folder to get newer ones.
@@ -60,7 +60,10 @@ on() {
 
 [ $# = 1 ] || fail "usage: tests/vendors.sh TOOL | --folder"
 make_folder
-[ "$1" != --folder ] || exit 0
+if [ "$1" = --folder ]; then
+    echo "$folder"
+    exit 0
+fi
 [ -x "$1" ] || fail "no such program: $1"
 as_root cp "$1" "$folder/pipelines_tool"
 

@@ -3,6 +3,7 @@
 #include "encoder_parts.h"
 
 #include "host/error.h"
+#include "host/matmul_ways.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -48,6 +49,10 @@ kim_err scratch_place(scratch *s, const encoder *e)
     TRY(pool_place(&s->device, row * shape->hidden, &s->x));
     TRY(pool_place(&s->device, row * shape->hidden, &s->h));
     TRY(pool_place(&s->device, 4 * s->tiles * wide_words(e), &s->wide));
+    const uint64_t widest = most_of(most_of(shape->hidden, shape->feed_forward), e->patch_width);
+    const uint64_t packed = matmul_packed_bytes(e->gpu, (uint32_t)widest, s->tiles * patches);
+    if (packed)
+        TRY(pool_place(&s->device, packed, &s->packed));
     TRY(pool_place(&s->readback, 4ull * s->tiles * shape->tokens * shape->text_hidden, &s->soft));
     return KIM_OK;
 error:
@@ -93,11 +98,17 @@ static matmul_params product_of(const affine *a, uint32_t x_width, uint32_t colu
     };
 }
 
+static const span *packed(const forward *f)
+{
+    return f->e->scratch.packed.bytes ? &f->e->scratch.packed : NULL;
+}
+
 static kim_err product(const forward *f, const affine *a, const span *x, const span *y, after then)
 {
     matmul_params p = product_of(a, a->w.width, f->rows, then);
     p.x = x;
     p.y = y;
+    p.packed = packed(f);
     return op_matmul(f->st, &p);
 }
 
@@ -127,6 +138,7 @@ static kim_err embed(const forward *f)
     matmul_params p = product_of(&e->patch, e->patch_width, f->rows, ADD);
     p.x = &f->pixels;
     p.y = &f->x;
+    p.packed = packed(f);
     TRY(op_matmul(f->st, &p));
 error:
     return err;
@@ -193,6 +205,7 @@ static kim_err soft_tokens(const forward *f)
                              .x = &normed,
                              .x_width = s->hidden,
                              .y = &soft,
+                             .packed = packed(f),
                              .columns = rows,
                          }));
     TRY(stream_copy(f->st, &back, &soft));

@@ -36,7 +36,8 @@ typedef struct scratch {
     span x;      // [rows, hidden] the residual; then the pooled rows
     span h;      // [rows, hidden] normed rows; also what attention made of them
     span wide; // [rows, 3 hidden], [rows, feed_forward], [soft tokens, text_hidden]: one at a time
-    span soft; // [tiles, tokens, text_hidden] for the host
+    span packed; // [rows] columns of a product, where this device packs them
+    span soft;   // [tiles, tokens, text_hidden] for the host
 } scratch;
 
 // The work for a number of tiles: a stream a layer, so that the caller hears of progress.

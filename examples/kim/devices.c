@@ -46,6 +46,14 @@ static const char *version_text(uint32_t version, char buffer[32])
     return buffer;
 }
 
+// [rows, columns, depth], or null
+static void add_shape(cJSON *object, const char *key, const kim_matrix_shape *s)
+{
+    const int numbers[] = { (int)s->rows, (int)s->columns, (int)s->depth };
+    cJSON_AddItemToObject(object, key,
+                          s->rows ? cJSON_CreateIntArray(numbers, 3) : cJSON_CreateNull());
+}
+
 static cJSON *device_json(const kim_device_info *d)
 {
     char version[32];
@@ -74,6 +82,9 @@ static cJSON *device_json(const kim_device_info *d)
     cJSON *object = cJSON_AddObjectToObject(json, "features");
     for (int i = 0; i < N_FEATURES; i++)
         cJSON_AddBoolToObject(object, features[i].key, has_feature(d, i));
+    object = cJSON_AddObjectToObject(json, "matrices");
+    add_shape(object, "fp16", &d->matrix_half);
+    add_shape(object, "int8", &d->matrix_int8);
     return json;
 }
 
@@ -109,6 +120,12 @@ static void print_features(const kim_device_info *d, bool present, const char *l
         putchar('\n');
 }
 
+static void print_shape(const char *type, const kim_matrix_shape *s)
+{
+    if (s->rows)
+        printf(" %s %ux%ux%u", type, s->rows, s->columns, s->depth);
+}
+
 static void print_device(const kim_device_info *d)
 {
     char version[32], memory[32], unused[32], range[32];
@@ -125,6 +142,10 @@ static void print_device(const kim_device_info *d)
     printf("   subgroup   %u", d->subgroup_size);
     if (d->subgroup_min != d->subgroup_max)
         printf(" (%u to %u)", d->subgroup_min, d->subgroup_max);
+    if (d->matrix_half.rows || d->matrix_int8.rows)
+        printf("\n   matrices  ");
+    print_shape("fp16", &d->matrix_half);
+    print_shape("int8", &d->matrix_int8);
     printf("\n   baseline   %s\n", d->usable ? "yes" : d->problem);
     print_features(d, true, "has");
     print_features(d, false, "has not");
