@@ -380,6 +380,6 @@ kim_err kim_sample(kim_sampler *sampler, const kim_session *session, int32_t *id
     if (!sampler || !id || !logits)
         return kim_fail(KIM_ERR_ARGUMENT, "kim_sample: no sampler, no id, or a session without "
                                           "logits");
-    return sampler_draw(sampler, logits, tokenizer_draw_limit(session->model->tokens),
+    return sampler_draw(sampler, logits, session->model->files.draw_limit,
                         session->tokens, session->position, id, logprob);
 }

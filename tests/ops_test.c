@@ -64,6 +64,7 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
     cases_rows(&run);
     cases_attention(&run);
     cases_encoder(&run);
+    cases_peaks(&run);
     cases_weights(&run);
     stream_destroy(&run.st);
     const uint32_t messages = kim_gpu_validation_messages(run.gpu);
