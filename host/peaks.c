@@ -2,12 +2,15 @@
 // What a device reaches at best, measured.
 #include "peaks.h"
 
-#define COPY_BYTES (256u << 20)      // of the source; beyond the caches of today's devices
-#define LEAST_COPY_BYTES (16u << 20) // where memory is short
+// Of the source: beyond the caches of today's devices; and where memory is short.
+#define COPY_BYTES (256u << 20)
+#define CPU_COPY_BYTES (64u << 20)
+#define LEAST_COPY_BYTES (16u << 20)
 #define FP32_LANES (1u << 20)
 #define FP32_LEAST_SECONDS 5e-3
 #define FP32_MOST_ROUNDS 4096
-#define RUNS 8 // of which the best counts, after one that does not
+#define RUNS 8           // of which the best counts, after one that does not
+#define ENOUGH_SECONDS 1 // of all runs: a device that slow is measured well by fewer
 
 kim_err peak_copy(stream *st, const span *to, const span *from)
 {
@@ -61,11 +64,12 @@ error:
 static kim_err best_rate(stream *st, double work, double *rate)
 {
     kim_err err = KIM_OK;
-    double seconds;
+    double seconds, all = 0;
     *rate = 0;
     TRY(run(st, &seconds));
-    for (int i = 0; i < RUNS; i++) {
+    for (int i = 0; i < RUNS && all < ENOUGH_SECONDS; i++) {
         TRY(run(st, &seconds));
+        all += seconds;
         if (seconds > 0 && work / seconds > *rate)
             *rate = work / seconds;
     }
@@ -76,7 +80,8 @@ error:
 // Two spans of as many bytes as there is memory for, COPY_BYTES at most.
 static kim_err take_copy_memory(pool *p, kim_gpu *gpu, span spans[2])
 {
-    uint64_t bytes = pool_limit_of(gpu) < COPY_BYTES ? pool_limit_of(gpu) : COPY_BYTES;
+    const uint64_t most = gpu->info.type == KIM_DEVICE_CPU ? CPU_COPY_BYTES : COPY_BYTES;
+    uint64_t bytes = pool_limit_of(gpu) < most ? pool_limit_of(gpu) : most;
     for (;; bytes /= 2) {
         kim_err err = KIM_OK;
         pool_init(p, "measuring copies", POOL_DEVICE, pool_limit_of(gpu));
@@ -134,7 +139,7 @@ error:
 
 kim_err kim_gpu_measure_peaks(kim_gpu *gpu, double *peaks)
 {
-    static kim_err (*const measure[KIM_PEAK_COUNT])(kim_gpu *gpu, stream *st, double *peak) = {
+    static kim_err (*const measure[KIM_PEAK_COUNT])(kim_gpu * gpu, stream * st, double *peak) = {
         [KIM_PEAK_COPY] = measure_copy,
         [KIM_PEAK_FP32] = measure_fp32,
     };
