@@ -44,17 +44,26 @@ static void fp32_case(ops_run *run, uint32_t lanes, uint32_t rounds)
     case_end(&c);
 }
 
+// Without the validation layers, under which nobody measures: those of Debian 12 now and then wait
+// for their own queue thread in vain, and say so ("most likely a validation bug").
 static void measure_case(ops_run *run)
 {
     double peaks[KIM_PEAK_COUNT] = { 0 };
+    kim_gpu *gpu = NULL;
     ops_case c;
     case_begin(&c, run, "kim_gpu_measure_peaks");
     case_commit(&c);
-    const uint64_t used = kim_gpu_memory_used(run->gpu);
-    MUST(kim_gpu_measure_peaks(run->gpu, peaks));
+    MUST(kim_gpu_create(
+        &gpu, &(kim_gpu_params){
+                  .device = kim_gpu_info(run->gpu)->uuid,
+                  .memory_mode = run->gpu->address ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE,
+                  .cache_dir = "",
+              }));
+    MUST(kim_gpu_measure_peaks(gpu, peaks));
     for (uint32_t i = 0; i < KIM_PEAK_COUNT; i++)
         case_check(&c, "a number above 0", i, peaks[i] > 0 && isfinite(peaks[i]), 1, 0);
-    case_check(&c, "memory given back", 0, (double)kim_gpu_memory_used(run->gpu), (double)used, 0);
+    case_check(&c, "memory given back", 0, (double)kim_gpu_memory_used(gpu), 0, 0);
+    kim_gpu_destroy(&gpu);
     case_end(&c);
 }
 

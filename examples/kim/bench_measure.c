@@ -267,7 +267,9 @@ kim_err bench_measure_peaks(bench *b)
 {
     kim_session_destroy(&b->o.session);
     kim_model_destroy(&b->o.model);
-    kim_err err = kim_gpu_measure_peaks(b->o.gpu, b->peaks);
+    // under validation layers they would be those of the layers
+    kim_err err =
+        given.validation ? KIM_ERR_DEVICE_MEMORY : kim_gpu_measure_peaks(b->o.gpu, b->peaks);
     if (err == KIM_ERR_DEVICE_MEMORY) { // a cap, or other programs: the rest is worth printing
         for (int i = 0; i < KIM_PEAK_COUNT; i++)
             b->peaks[i] = NAN;

@@ -266,8 +266,9 @@ static void print_shapes(const kim_model_info *info)
     char bytes[32];
     printf("%s%s%s  (%s%s%s)\n", style_bold(stdout), *info->name ? info->name : "no name",
            style_end(stdout), info->architecture, *info->size ? " " : "", info->size);
-    printf("  kind          %s\n",
-           info->chat ? "tuned for conversation" : "pre-trained: continues text");
+    printf("  kind          %s\n", given.synthetic ? "synthetic: made-up weights, to measure with"
+                                   : info->chat    ? "tuned for conversation"
+                                                   : "pre-trained: continues text");
     printf("  parameters    %.1f million in %s, %.2f bits each\n", (double)info->parameters / 1e6,
            format_bytes(info->file_bytes, bytes),
            8.0 * (double)info->file_bytes / (double)(info->parameters ? info->parameters : 1));
