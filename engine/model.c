@@ -296,8 +296,8 @@ static void fill_vision_info(kim_model *m)
     i->start_of_image = ids->start_of_image;
     i->end_of_image = ids->end_of_image;
     // GGUF files may leave it out: it is the first id after those of the text
-    i->image_token = ids->image_soft_token >= 0 ? ids->image_soft_token
-                                                : (int32_t)m->files.draw_limit;
+    i->image_token =
+        ids->image_soft_token >= 0 ? ids->image_soft_token : (int32_t)m->files.draw_limit;
 }
 
 // What is known without a text: as of a model of which nothing else is known.
@@ -371,7 +371,8 @@ kim_err kim_model_open(kim_model **out, kim_gpu *gpu, const char *path,
     if (!out || (!path && !params->mmproj && !params->synthetic))
         FAIL(KIM_ERR_ARGUMENT, "kim_model_open: out is NULL, or there is neither path nor mmproj");
     if (params->synthetic && (path || params->mmproj))
-        FAIL(KIM_ERR_ARGUMENT, "kim_model_open: a synthetic model has no file; '%s' is one too many",
+        FAIL(KIM_ERR_ARGUMENT,
+             "kim_model_open: a synthetic model has no file; '%s' is one too many",
              path ? path : params->mmproj);
     *out = NULL;
     m = calloc(1, sizeof *m);
@@ -434,11 +435,12 @@ void kim_model_get_load_stats(const kim_model *model, kim_load_stats *out)
 
 kim_err model_check_text(const kim_model *m)
 {
-    return m->files.text ? KIM_OK
-                     : kim_fail(KIM_ERR_ARGUMENT,
-                                "%s: was opened alone, and a projector has no text; open the model "
-                                "that it goes with",
-                                tensors_path(m->files.vision));
+    return m->files.text
+               ? KIM_OK
+               : kim_fail(KIM_ERR_ARGUMENT,
+                          "%s: was opened alone, and a projector has no text; open the model "
+                          "that it goes with",
+                          tensors_path(m->files.vision));
 }
 
 // A text too, but one of ids alone, is an error.

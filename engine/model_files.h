@@ -16,10 +16,10 @@ typedef struct model_files {
     const tensors *vision; // NULL: the model cannot see; else of a projector, or = text
     float norm_add;        // what is added to the weights of RMS norms: 1 as published, 0 in GGUF
 
-    architecture arch; // without the vocabulary
-    tokenizer *tokens;    // NULL: a projector alone, or a synthetic model
-    tokenizer_ids ids;    // of the tokenizer, or of a synthetic model
-    uint32_t draw_limit;  // see tokenizer_draw_limit
+    architecture arch;   // without the vocabulary
+    tokenizer *tokens;   // NULL: a projector alone, or a synthetic model
+    tokenizer_ids ids;   // of the tokenizer, or of a synthetic model
+    uint32_t draw_limit; // see tokenizer_draw_limit
     encoder_shape shape; // of the vision part
     pan_and_scan crops;  // its defaults
     char name[128];      // "" if the files do not say
