@@ -5,6 +5,7 @@
 
 #include "host/error.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -12,6 +13,22 @@
 #include <string.h>
 
 #define LARGEST 1048576 // of any size, so that products fit in 64 bits with room to spare
+
+typedef struct published {
+    const char *name;
+    uint32_t layers, hidden, feed_forward, heads, kv_heads, head, context, window;
+    float factor_global;
+} published;
+
+static const published published_sizes[] = {
+    { "270M", 18, 640, 2048, 4, 1, 256, 32768, 512, 1 },
+    { "1B", 26, 1152, 6912, 4, 1, 256, 32768, 512, 1 },
+    { "4B", 34, 2560, 10240, 8, 4, 256, 131072, 1024, 8 },
+    { "12B", 48, 3840, 15360, 16, 8, 256, 131072, 1024, 8 },
+    { "27B", 62, 5376, 21504, 32, 16, 128, 131072, 1024, 8 },
+};
+
+enum { N_PUBLISHED = sizeof published_sizes / sizeof *published_sizes };
 
 const architecture_field architecture_fields[ARCHITECTURE_FIELDS] = {
     { offsetof(architecture, layers), 0, 1024, "block_count", "num_hidden_layers" },
@@ -157,6 +174,13 @@ error:
     return err;
 }
 
+// 27B divides by the square root of hidden / heads = 168, all others by that of the head size; no
+// file says it, and 62 layers is how 27B is told.
+static float q_scale_of(const architecture *a)
+{
+    return 1.0f / sqrtf(a->layers == 62 ? (float)a->hidden / (float)a->heads : (float)a->head);
+}
+
 kim_err architecture_read(architecture *a, const gguf *g)
 {
     kim_err err = KIM_OK;
@@ -189,10 +213,7 @@ kim_err architecture_read(architecture *a, const gguf *g)
     TRY(read_rope(a, g));
     TRY(read_pattern(a, g));
 
-    // 27B divides by the square root of hidden / heads = 168, all others by that of the head size;
-    // no file says it, and 62 layers is how 27B is told.
-    a->q_scale =
-        1.0f / sqrtf(a->layers == 62 ? (float)a->hidden / (float)a->heads : (float)a->head);
+    a->q_scale = q_scale_of(a);
     return KIM_OK;
 error:
     architecture_destroy(a);
@@ -207,17 +228,48 @@ void architecture_destroy(architecture *a)
 
 const char *architecture_size(const architecture *a)
 {
-    static const struct {
-        uint32_t layers, hidden, feed_forward, heads;
-        const char *name;
-    } published[] = {
-        { 18, 640, 2048, 4, "270M" },   { 26, 1152, 6912, 4, "1B" },
-        { 34, 2560, 10240, 8, "4B" },   { 48, 3840, 15360, 16, "12B" },
-        { 62, 5376, 21504, 32, "27B" },
-    };
-    for (size_t i = 0; i < sizeof published / sizeof published[0]; i++)
-        if (a->layers == published[i].layers && a->hidden == published[i].hidden &&
-            a->feed_forward == published[i].feed_forward && a->heads == published[i].heads)
-            return published[i].name;
+    for (size_t i = 0; i < N_PUBLISHED; i++) {
+        const published *p = &published_sizes[i];
+        if (a->layers == p->layers && a->hidden == p->hidden &&
+            a->feed_forward == p->feed_forward && a->heads == p->heads)
+            return p->name;
+    }
     return "";
+}
+
+static bool same_without_case(const char *a, const char *b)
+{
+    while (*a && tolower((unsigned char)*a) == tolower((unsigned char)*b))
+        a++, b++;
+    return !*a && !*b;
+}
+
+kim_err architecture_make(architecture *a, const char *size)
+{
+    kim_err err = KIM_OK;
+    const published *p = published_sizes;
+    while (p < published_sizes + N_PUBLISHED && !same_without_case(size, p->name))
+        p++;
+    if (p == published_sizes + N_PUBLISHED)
+        FAIL(KIM_ERR_ARGUMENT, "there is no size '%.16s'", size);
+    *a = (architecture){
+        .layers = p->layers,
+        .hidden = p->hidden,
+        .feed_forward = p->feed_forward,
+        .heads = p->heads,
+        .kv_heads = p->kv_heads,
+        .head = p->head,
+        .vocab = 262144, // of GGUF files; the published folders of 4B and up have 64 rows more
+        .context = p->context,
+        .window = p->window,
+        .eps = 1e-6f,
+        .base_global = 1e6f,
+        .base_local = 1e4f,
+        .factor_global = p->factor_global,
+    };
+    a->q_scale = q_scale_of(a);
+    TRY(architecture_finish(a, p->name));
+    TRY(architecture_make_pattern(a, 6));
+error:
+    return err;
 }

@@ -24,6 +24,10 @@ kim_err architecture_read(architecture *a, const gguf *g);
 // text: the text_config of a config.json, or the whole of one of a text model
 kim_err architecture_read_config(architecture *a, const json_place *text);
 
+// Those of a published size, by its name in any case: "270m", "1b", "4b", "12b", "27b".
+// KIM_ERR_ARGUMENT: there is none of this name.
+kim_err architecture_make(architecture *a, const char *size);
+
 void architecture_destroy(architecture *a);
 
 // "270M", "1B", ... for a published shape, else "".

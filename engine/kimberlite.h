@@ -37,6 +37,12 @@ typedef struct kim_model_params {
     const char *mmproj; // the projector that goes with a GGUF file; NULL: the model cannot see
     const char
         *quantize; // "q8_0", "q4_0": makes the text's matrices in F32, F16 and BF16 so; NULL: no
+    // A model of no file, with the shapes of a published size, the types of a quantisation, and
+    // made-up weights: its speed and memory are those of the real one. "SIZE:TYPE", such as
+    // "4b:q4_0" or "27b:q4_k_m"; kim_model_open names the sizes and types there are where it is
+    // neither. After it "+vision": with the vision part; "+pure": no mix, all matrices of one type.
+    // There is no tokenizer: ids go in and logits come out. NULL: no
+    const char *synthetic;
 } kim_model_params;
 
 typedef struct kim_model_info {
@@ -50,7 +56,7 @@ typedef struct kim_model_info {
     uint32_t context;        // the most positions the model was made for
     float rms_eps, rope_base_global, rope_base_local, rope_factor_global, attention_scale;
     uint64_t parameters; // weights, the tied embedding counted once
-    uint64_t file_bytes;
+    uint64_t file_bytes; // of a synthetic model: what its tensors would take in a file
     uint32_t tensors;
     int32_t bos, eos, end_of_turn;
     bool vision;           // pictures can be read; the rest is 0 or -1 if not
@@ -75,7 +81,7 @@ typedef struct kim_tensor_info {
 // With gpu NULL the weights stay in the file: information, tensors, plan and tokenizer only.
 //
 // path: NULL: the vision part alone, of params->mmproj: pictures can be prepared and encoded; there
-//       is no text
+//       is no text. Or params->synthetic names the model, with neither path nor mmproj
 KIM_API kim_err kim_model_open(kim_model **out, kim_gpu *gpu, const char *path,
                                const kim_model_params *params);
 KIM_API void kim_model_destroy(kim_model **model);
@@ -83,6 +89,15 @@ KIM_API const kim_model_info *kim_model_get_info(const kim_model *model);
 
 // index: below kim_model_info.tensors, in file order; those of an mmproj come last
 KIM_API kim_err kim_model_get_tensor(const kim_model *model, uint32_t index, kim_tensor_info *out);
+
+// Where the time of kim_model_open went. What making pipelines took is not part of these, see
+// kim_gpu_get_stats: the text's are made with a session.
+typedef struct kim_load_stats {
+    double open_seconds;   // files mapped and read, all shapes checked, every tensor placed
+    double upload_seconds; // memory taken, weights packed and brought to the device
+    uint64_t upload_bytes; // that they take there
+} kim_load_stats;
+KIM_API void kim_model_get_load_stats(const kim_model *model, kim_load_stats *out);
 
 // ---------------------------------------------------------------------------------- tokens
 

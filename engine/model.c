@@ -4,6 +4,7 @@
 
 #include "chat_template.h"
 
+#include "host/clock.h"
 #include "host/error.h"
 #include "host/weight_quantize.h"
 
@@ -111,7 +112,7 @@ static kim_err place_embedding(kim_model *m)
     matrix_source s;
     const file_tensor *t = tensors_find(m->files.text, "token_embd.weight");
     // the ids after those that can be drawn may be without a row: <image_soft_token> of text models
-    const uint32_t least = tokenizer_draw_limit(m->tokens);
+    const uint32_t least = m->files.draw_limit;
     if (t && (t->ne[1] < least || t->ne[1] > 1u << 24))
         FAIL(KIM_ERR_FORMAT,
              "%s: the tensor token_embd.weight has %llu rows for a vocabulary of %u tokens",
@@ -240,6 +241,9 @@ static kim_err load(kim_model *m, const kim_model_params *params)
     kim_err err = KIM_OK;
     load_progress progress = { .params = params, .total = pool_bytes(&m->weights) };
     uint64_t weights = 0, activations;
+    kim_gpu_stats before, after;
+    const double start = clock_seconds();
+    kim_gpu_get_stats(m->gpu, &before);
     if (m->vision)
         encoder_plan(m->vision, &weights, &activations);
     progress.total += weights;
@@ -250,6 +254,10 @@ static kim_err load(kim_model *m, const kim_model_params *params)
     progress.before = progress.total; // what only fills up the space between weights
     if (params->progress && !report_progress(&progress, 0, 0))
         FAIL(KIM_ERR_CANCELLED, "loading was cancelled");
+    kim_gpu_get_stats(m->gpu, &after);
+    m->load.upload_bytes = progress.total;
+    m->load.upload_seconds =
+        clock_seconds() - start - (after.pipeline_seconds - before.pipeline_seconds);
 error:
     return err;
 }
@@ -279,7 +287,7 @@ static void fill_encoder_info(kim_model *m)
 
 static void fill_vision_info(kim_model *m)
 {
-    const tokenizer_ids *ids = tokenizer_get_ids(m->tokens);
+    const tokenizer_ids *ids = &m->files.ids;
     kim_model_info *i = &m->info;
     i->start_of_image = i->end_of_image = i->image_token = -1;
     if (!m->vision)
@@ -288,8 +296,8 @@ static void fill_vision_info(kim_model *m)
     i->start_of_image = ids->start_of_image;
     i->end_of_image = ids->end_of_image;
     // GGUF files may leave it out: it is the first id after those of the text
-    i->image_token = ids->image_soft_token >= 0 ? ids->image_soft_token
-                                                : (int32_t)tokenizer_draw_limit(m->tokens);
+    i->image_token =
+        ids->image_soft_token >= 0 ? ids->image_soft_token : (int32_t)m->files.draw_limit;
 }
 
 // What is known without a text: as of a model of which nothing else is known.
@@ -307,7 +315,7 @@ static void fill_projector_info(kim_model *m)
 static void fill_info(kim_model *m)
 {
     const architecture *a = &m->arch;
-    const tokenizer_ids *ids = tokenizer_get_ids(m->tokens);
+    const tokenizer_ids *ids = &m->files.ids;
     kim_model_info *i = &m->info;
     snprintf(i->architecture, sizeof i->architecture, "gemma3");
     snprintf(i->size, sizeof i->size, "%s", architecture_size(a));
@@ -357,10 +365,15 @@ kim_err kim_model_open(kim_model **out, kim_gpu *gpu, const char *path,
     static const kim_model_params defaults;
     kim_err err = KIM_OK;
     kim_model *m = NULL;
+    const double start = clock_seconds();
     if (!params)
         params = &defaults;
-    if (!out || (!path && !params->mmproj))
+    if (!out || (!path && !params->mmproj && !params->synthetic))
         FAIL(KIM_ERR_ARGUMENT, "kim_model_open: out is NULL, or there is neither path nor mmproj");
+    if (params->synthetic && (path || params->mmproj))
+        FAIL(KIM_ERR_ARGUMENT,
+             "kim_model_open: a synthetic model has no file; '%s' is one too many",
+             path ? path : params->mmproj);
     *out = NULL;
     m = calloc(1, sizeof *m);
     REQUIRE_MEMORY(m);
@@ -368,16 +381,18 @@ kim_err kim_model_open(kim_model **out, kim_gpu *gpu, const char *path,
     image_cache_init(&m->images);
     pool_init(&m->weights, "weights", POOL_DEVICE, gpu ? pool_limit_of(gpu) : 0);
     TRY(find_quantize(m, params->quantize));
-    TRY(model_files_open(&m->files, path, params->mmproj));
+    TRY(params->synthetic ? model_synthetic_open(&m->files, params->synthetic)
+                          : model_files_open(&m->files, path, params->mmproj));
     m->tokens = m->files.tokens;
     m->arch = m->files.arch;
-    if (path)
+    if (m->files.text)
         TRY(place_weights(m));
     TRY(create_encoder(m, NULL, NULL));
-    if (path)
+    if (m->files.text)
         fill_info(m);
     else
         fill_projector_info(m);
+    m->load.open_seconds = clock_seconds() - start;
     if (gpu)
         TRY(load(m, params));
     *out = m;
@@ -413,13 +428,29 @@ const kim_model_info *kim_model_get_info(const kim_model *model)
     return &model->info;
 }
 
+void kim_model_get_load_stats(const kim_model *model, kim_load_stats *out)
+{
+    *out = model->load;
+}
+
 kim_err model_check_text(const kim_model *m)
 {
-    return m->tokens ? KIM_OK
-                     : kim_fail(KIM_ERR_ARGUMENT,
-                                "%s: was opened alone, and a projector has no text; open the model "
-                                "that it goes with",
-                                tensors_path(m->files.vision));
+    return m->files.text
+               ? KIM_OK
+               : kim_fail(KIM_ERR_ARGUMENT,
+                          "%s: was opened alone, and a projector has no text; open the model "
+                          "that it goes with",
+                          tensors_path(m->files.vision));
+}
+
+// A text too, but one of ids alone, is an error.
+static kim_err check_tokenizer(const kim_model *m)
+{
+    const kim_err err = model_check_text(m);
+    return err || m->tokens ? err
+                            : kim_fail(KIM_ERR_ARGUMENT,
+                                       "%s: has no tokenizer; ids are all that it reads and gives",
+                                       tensors_path(m->files.text));
 }
 
 kim_err kim_model_get_tensor(const kim_model *model, uint32_t index, kim_tensor_info *out)
@@ -444,7 +475,7 @@ kim_err kim_tokenize(const kim_model *model, const char *text, size_t length, bo
 {
     if (!model || (!text && length) || !ids || !count)
         return kim_fail(KIM_ERR_ARGUMENT, "kim_tokenize: an argument is NULL");
-    const kim_err err = model_check_text(model);
+    const kim_err err = check_tokenizer(model);
     return err ? err : tokenizer_encode(model->tokens, text, length, special, ids, count);
 }
 
@@ -465,7 +496,7 @@ kim_err kim_chat_tokens(const kim_model *model, const kim_message *messages, uin
     if (!model || !messages || !count || !ids || !n_ids)
         return kim_fail(KIM_ERR_ARGUMENT, "kim_chat_tokens: an argument is NULL, or there is no "
                                           "message");
-    const kim_err err = model_check_text(model);
+    const kim_err err = check_tokenizer(model);
     return err ? err : chat_tokens(model, messages, count, ids, n_ids);
 }
 
@@ -475,7 +506,7 @@ kim_err kim_prompt_tokens(const kim_model *model, const kim_text *text, int32_t 
     if (!model || !text || (!text->text && text->length) || (!text->images && text->n_images) ||
         !ids || !n_ids)
         return kim_fail(KIM_ERR_ARGUMENT, "kim_prompt_tokens: an argument is NULL");
-    const kim_err err = model_check_text(model);
+    const kim_err err = check_tokenizer(model);
     return err ? err : prompt_tokens(model, text, ids, n_ids);
 }
 

@@ -24,10 +24,11 @@ typedef struct layer_weights {
 struct kim_model {
     kim_gpu *gpu; // NULL: information only
     model_files files;
-    const tokenizer *tokens;     // of the files
+    const tokenizer *tokens;     // of the files; NULL: none
     architecture arch;           // of the files, and the vocabulary
     const weight_type *quantize; // what plain matrices of the text become; NULL: they stay
     kim_model_info info;
+    kim_load_stats load;
     pool weights; // of the text
     layer_weights *layers;
     linear embedding;                     // (vocab, hidden), and the output: they are tied

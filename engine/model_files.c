@@ -160,12 +160,11 @@ static kim_err read_folder(model_files *f, const char *path, const char *mmproj)
 static kim_err check_together(const model_files *f)
 {
     kim_err err = KIM_OK;
-    const tokenizer_ids *ids = tokenizer_get_ids(f->tokens);
     if (f->shape.text_hidden != f->arch.hidden)
         FAIL(KIM_ERR_FORMAT,
              "%s: is the projector of a model of width %u, but %s has %u: they do not go together",
              tensors_path(f->vision), f->shape.text_hidden, tensors_path(f->text), f->arch.hidden);
-    if (ids->start_of_image < 0 || ids->end_of_image < 0)
+    if (f->ids.start_of_image < 0 || f->ids.end_of_image < 0)
         FAIL(
             KIM_ERR_FORMAT,
             "%s: has no tokens <start_of_image> and <end_of_image>, so pictures cannot be put into "
@@ -190,6 +189,8 @@ kim_err model_files_open(model_files *f, const char *path, const char *mmproj)
         if (mmproj)
             TRY(read_projector(f, mmproj));
     }
+    f->ids = *tokenizer_get_ids(f->tokens);
+    f->draw_limit = tokenizer_draw_limit(f->tokens);
     if (f->vision)
         TRY(check_together(f));
     return KIM_OK;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The files of a model: a GGUF file and maybe its projector, or a folder as published. Internal to
-// engine/.
+// The files of a model: a GGUF file and maybe its projector, or a folder as published; or none, for
+// a synthetic one. Internal to engine/.
 #ifndef KIM_MODEL_FILES_H
 #define KIM_MODEL_FILES_H
 
@@ -16,8 +16,10 @@ typedef struct model_files {
     const tensors *vision; // NULL: the model cannot see; else of a projector, or = text
     float norm_add;        // what is added to the weights of RMS norms: 1 as published, 0 in GGUF
 
-    architecture arch; // without the vocabulary
-    tokenizer *tokens;
+    architecture arch;   // without the vocabulary
+    tokenizer *tokens;   // NULL: a projector alone, or a synthetic model
+    tokenizer_ids ids;   // of the tokenizer, or of a synthetic model
+    uint32_t draw_limit; // see tokenizer_draw_limit
     encoder_shape shape; // of the vision part
     pan_and_scan crops;  // its defaults
     char name[128];      // "" if the files do not say
@@ -27,6 +29,10 @@ typedef struct model_files {
     gguf *text_file, *vision_file; // NULL: a folder, or none
     tensors *projector;
 } model_files;
+
+// A model of a published shape with made-up weights, of no file.
+// name: as kim_model_params.synthetic
+kim_err model_synthetic_open(model_files *f, const char *name);
 
 // Reads and checks everything but the tensors' shapes.
 //

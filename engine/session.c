@@ -319,6 +319,8 @@ kim_err kim_session_cut(kim_session *session, uint32_t position)
     if (position < session->position)
         session->has_logits = false;
     session->position = position;
+    if (!position) // what was overwritten is of no use any more
+        session->written = session->loaded = 0;
     session_pictures_cut(&session->pictures, position);
     return KIM_OK;
 }
@@ -392,6 +394,6 @@ kim_err kim_sample(kim_sampler *sampler, const kim_session *session, int32_t *id
     if (!sampler || !id || !logits)
         return kim_fail(KIM_ERR_ARGUMENT, "kim_sample: no sampler, no id, or a session without "
                                           "logits");
-    return sampler_draw(sampler, logits, tokenizer_draw_limit(session->model->tokens),
-                        session->tokens, session->position, id, logprob);
+    return sampler_draw(sampler, logits, session->model->files.draw_limit, session->tokens,
+                        session->position, id, logprob);
 }

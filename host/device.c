@@ -218,9 +218,17 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
         .pNext = &id,
     };
+    VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT,
+    };
     info->subgroup_size_control = has_extension(&list, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
     if (info->subgroup_size_control)
         subgroup.pNext = &sizes;
+    const bool on_pci = has_extension(&list, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME);
+    if (on_pci) {
+        pci.pNext = properties.pNext;
+        properties.pNext = &pci;
+    }
     vkGetPhysicalDeviceProperties2(physical, &properties);
     const VkPhysicalDeviceProperties *p = &properties.properties;
 
@@ -280,6 +288,9 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->host_memory_import = has_extension(&list, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
     info->calibrated_timestamps = has_extension(&list, VK_EXT_CALIBRATED_TIMESTAMPS_EXTENSION_NAME);
     info->memory_budget = has_extension(&list, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    if (on_pci)
+        snprintf(info->pci, sizeof info->pci, "%04x:%02x:%02x.%x", pci.pciDomain & 0xffffu,
+                 pci.pciBus & 0xffu, pci.pciDevice & 0xffu, pci.pciFunction & 0xfu);
     describe_memory(physical, info->memory_budget, info);
     check_baseline(physical, p, &features.features, &f12, &subgroup, info);
     free(list.items);

@@ -57,6 +57,7 @@ typedef struct kim_device_info {
     bool calibrated_timestamps;
     bool memory_budget;
     bool unified_memory; // device memory is mapped: no staging
+    char pci[16];        // its place on the bus, "0000:03:00.0"; "": not known, or none
     // with cooperative_matrix: the largest that one subgroup multiplies
     kim_matrix_shape matrix_half; // fp16, into fp32
     kim_matrix_shape matrix_int8; // int8, into int32
@@ -95,6 +96,27 @@ KIM_API uint32_t kim_gpu_validation_messages(const kim_gpu *gpu);
 // Bytes allocated on the device now, and the most there have been.
 KIM_API uint64_t kim_gpu_memory_used(const kim_gpu *gpu);
 KIM_API uint64_t kim_gpu_memory_peak(const kim_gpu *gpu);
+
+// What was done with the device since it was opened, by all threads.
+typedef struct kim_gpu_stats {
+    double wait_seconds;     // that the host waited for it
+    double pipeline_seconds; // that making pipelines took
+    uint32_t pipelines;      // made
+} kim_gpu_stats;
+KIM_API void kim_gpu_get_stats(const kim_gpu *gpu, kim_gpu_stats *out);
+
+// What the device reaches at best, measured.
+typedef enum kim_peak {
+    KIM_PEAK_COPY, // bytes a second, read and written, of a copy by a shader that no cache holds
+    KIM_PEAK_FP32, // operations a second: multiplications and additions in registers
+    KIM_PEAK_COUNT,
+} kim_peak;
+
+// Measures them now, which takes a second or less on a GPU, and up to half a GiB of its memory, as
+// much as there is. Nothing else should run on the device.
+//
+// peaks: [KIM_PEAK_COUNT]
+KIM_API kim_err kim_gpu_measure_peaks(kim_gpu *gpu, double *peaks);
 
 #ifdef __cplusplus
 }

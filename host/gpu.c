@@ -2,6 +2,7 @@
 // A device: created from a choice, with its queue, its table of blocks and its limits.
 #include "gpu.h"
 
+#include "clock.h"
 #include "device.h"
 #include "matmul_ways.h"
 #include "pacing.h"
@@ -399,7 +400,9 @@ kim_err gpu_wait(kim_gpu *g, uint64_t value)
         .pSemaphores = &g->timeline,
         .pValues = &value,
     };
+    const double start = clock_seconds();
     const VkResult result = g->vk.vkWaitSemaphores(g->device, &info, UINT64_MAX);
+    g->wait_ns += (uint64_t)((clock_seconds() - start) * 1e9);
     return result < 0 ? vulkan_fail(result, "vkWaitSemaphores") : KIM_OK;
 }
 
@@ -478,4 +481,13 @@ uint64_t kim_gpu_memory_used(const kim_gpu *gpu)
 uint64_t kim_gpu_memory_peak(const kim_gpu *gpu)
 {
     return gpu->memory_peak;
+}
+
+void kim_gpu_get_stats(const kim_gpu *gpu, kim_gpu_stats *out)
+{
+    *out = (kim_gpu_stats){
+        .wait_seconds = (double)gpu->wait_ns * 1e-9,
+        .pipeline_seconds = (double)gpu->pipeline_ns * 1e-9,
+        .pipelines = gpu->pipelines_made,
+    };
 }

@@ -67,6 +67,8 @@ struct kim_gpu {
     bool statistics; // pipelines keep what the compiler says of them
 
     _Atomic uint64_t memory_used, memory_peak;
+    _Atomic uint64_t wait_ns, pipeline_ns; // see kim_gpu_stats
+    atomic_uint pipelines_made;
 };
 
 // kim_gpu_create; with statistics where the driver has them, see pipeline_statistics.h

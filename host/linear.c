@@ -17,7 +17,9 @@ kim_err matrix_find(const tensors *t, const char *name, uint32_t width, uint32_t
     kim_err err = KIM_OK;
     const file_tensor *f;
     TRY(tensors_expect(t, name, width, rows, &f));
-    *out = (matrix_source){ .name = f->name, .data = f->data, .rows = rows, .file = f->file };
+    *out = (matrix_source){
+        .name = f->name, .data = f->data, .distinct = f->distinct, .rows = rows, .file = f->file
+    };
     out->type = weight_type_find(f->type);
     if (!out->type)
         FAIL(KIM_ERR_UNSUPPORTED,
@@ -199,10 +201,11 @@ static const matrix_source *source_of(const linear *l, uint32_t *row)
 static const void *read_row(uploader *u, const linear *l, uint32_t row, uint64_t at)
 {
     const matrix_source *s = source_of(l, &row);
+    const uint8_t *from =
+        weight_row_at(s->file_type ? s->file_type : s->type, s->data, s->distinct, l->width, row);
     if (!s->file_type)
-        return s->data + weight_row_bytes(s->type, l->width) * row;
-    weight_to_floats(s->file_type->ggml, s->data + weight_row_bytes(s->file_type, l->width) * row,
-                     l->width, u->row);
+        return from;
+    weight_to_floats(s->file_type->ggml, from, l->width, u->row);
     weight_quantize(s->type, u->row, l->width, u->blocks + at);
     return u->blocks + at;
 }

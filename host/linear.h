@@ -13,6 +13,7 @@ typedef struct matrix_source {
     const char *name;        // for messages; kept
     const weight_type *type; // on the device
     const uint8_t *data;
+    uint32_t distinct; // see weight_row_at
     uint32_t rows;
     const weight_type *file_type; // NULL: as on the device; else rows are quantised on their way
     const file_mapping *file;     // gives pages back as they have been read; NULL: none

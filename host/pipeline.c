@@ -2,6 +2,7 @@
 // Pipelines: made on first use or all at once, kept for the life of the device, cached in a file.
 #include "pipeline.h"
 
+#include "clock.h"
 #include "file.h"
 #include "spirv.h"
 
@@ -238,7 +239,8 @@ static VkPipeline find_pipeline(const struct pipeline_table *t, const pipeline_k
     return VK_NULL_HANDLE;
 }
 
-kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
+// was_made: set to whether it had to be made
+static kim_err get_or_make(kim_gpu *g, const pipeline_key *key, VkPipeline *out, bool *was_made)
 {
     kim_err err = KIM_OK;
     struct pipeline_table *t = g->pipelines;
@@ -246,6 +248,7 @@ kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
     pthread_mutex_lock(&t->lock);
     *out = find_pipeline(t, key);
     pthread_mutex_unlock(&t->lock);
+    *was_made = !*out;
     if (*out)
         return KIM_OK;
     TRY(create_pipeline(g, key, &made));
@@ -263,6 +266,7 @@ kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
     if (!*out && t->count < t->room) {
         t->entries[t->count++] = (pipeline_entry){ *key, made };
         t->changed = true;
+        g->pipelines_made++;
         *out = made;
         made = VK_NULL_HANDLE;
     }
@@ -272,6 +276,21 @@ kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
 error:
     if (made)
         g->vk.vkDestroyPipeline(g->device, made, NULL);
+    return err;
+}
+
+static void count_time(kim_gpu *g, double start)
+{
+    g->pipeline_ns += (uint64_t)((clock_seconds() - start) * 1e9);
+}
+
+kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
+{
+    const double start = clock_seconds();
+    bool was_made = false;
+    const kim_err err = get_or_make(g, key, out, &was_made);
+    if (was_made)
+        count_time(g, start);
     return err;
 }
 
@@ -290,7 +309,8 @@ static void *create_thread(void *argument)
     create_job *job = argument;
     for (uint32_t i; !job->err && (i = job->next++) < job->count;) {
         VkPipeline pipeline;
-        const kim_err err = pipeline_get(job->gpu, &job->keys[i], &pipeline);
+        bool was_made;
+        const kim_err err = get_or_make(job->gpu, &job->keys[i], &pipeline, &was_made);
         if (err && !atomic_flag_test_and_set(&job->text_taken)) {
             snprintf(job->text, sizeof job->text, "%s", kim_error_text());
             job->err = err;
@@ -315,12 +335,14 @@ kim_err pipeline_get_all(kim_gpu *g, const pipeline_key *keys, uint32_t count)
     create_job job = { .gpu = g, .keys = keys, .count = count, .text_taken = ATOMIC_FLAG_INIT };
     pthread_t threads[MAX_THREADS];
     uint32_t n = 0;
+    const double start = clock_seconds();
     while (n + 1 < processor_count() && n + 1 < count &&
            !pthread_create(&threads[n], NULL, create_thread, &job))
         n++;
     create_thread(&job);
     for (uint32_t i = 0; i < n; i++)
         pthread_join(threads[i], NULL);
+    count_time(g, start);
     return job.err ? kim_fail(job.err, "%s", job.text) : KIM_OK;
 }
 

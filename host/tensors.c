@@ -169,7 +169,10 @@ kim_err tensors_expect_plain(const tensors *t, const char *name, uint64_t width,
 kim_err file_tensor_read(const file_tensor *t, float *out)
 {
     const kim_err err = check_plain(t);
-    if (!err)
-        weight_to_floats(t->type, t->data, t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3], out);
+    const uint64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
+    for (uint64_t r = 0; !err && r < rows; r++)
+        weight_to_floats(
+            t->type, weight_row_at(weight_type_find(t->type), t->data, t->distinct, t->ne[0], r),
+            t->ne[0], out + r * t->ne[0]);
     return err;
 }

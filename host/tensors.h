@@ -14,6 +14,7 @@ typedef struct file_tensor {
     uint64_t ne[4];   // ne[0] is the row length; 1 beyond n_dims; never 0
     uint64_t bytes;
     const uint8_t *data;
+    uint32_t distinct;        // rows that there are at data; see weight_row_at
     const file_mapping *file; // that it lies in; see file_release
     const char *path;         // of that file, for messages
 } file_tensor;

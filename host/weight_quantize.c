@@ -42,8 +42,7 @@ static float float_of_half(uint16_t half)
     return float_of_bits(sign | bits_of_float(float_of_bits(rest << 13) * 0x1p112f));
 }
 
-// To the nearest, ties to even.
-static uint16_t half_of_float(float f)
+uint16_t half_of_float(float f)
 {
     const uint32_t bits = bits_of_float(f), rest = bits & 0x7fffffffu;
     const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);

@@ -11,6 +11,9 @@
 // F32, F16 and BF16.
 bool weight_is_plain(uint32_t ggml);
 
+// The nearest half float, of two the even one.
+uint16_t half_of_float(float f);
+
 // ggml: a plain type   in: [n] at any alignment
 void weight_to_floats(uint32_t ggml, const void *in, uint64_t n, float *out);
 

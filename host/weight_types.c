@@ -84,6 +84,13 @@ uint64_t weight_packed_bytes(const weight_type *type, uint64_t rows, uint64_t ro
     return groups * weight_group_bytes(type, row_length);
 }
 
+const uint8_t *weight_row_at(const weight_type *type, const uint8_t *data, uint32_t distinct,
+                             uint64_t row_length, uint64_t row)
+{
+    return distinct ? data + row % distinct * type->block_bytes
+                    : data + row * weight_row_bytes(type, row_length);
+}
+
 static const uint8_t zeros[WEIGHT_BLOCK_BYTES_MAX];
 
 // One record. blocks: the block of each row

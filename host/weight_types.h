@@ -55,6 +55,13 @@ uint64_t weight_row_bytes(const weight_type *type, uint64_t row_length);
 uint64_t weight_group_bytes(const weight_type *type, uint64_t row_length);
 uint64_t weight_packed_bytes(const weight_type *type, uint64_t rows, uint64_t row_length);
 
+// Where a row of a matrix begins in the source.
+//
+// distinct: 0: rows stand one after the other; else row r is that of r % distinct, and each of
+//           these begins one block after the one before, and goes on over the following ones
+const uint8_t *weight_row_at(const weight_type *type, const uint8_t *data, uint32_t distinct,
+                             uint64_t row_length, uint64_t row);
+
 // Packs one group.
 //
 // rows:       where each row begins in the file, at any alignment; NULL: a row of zero bytes

@@ -23,6 +23,11 @@ typedef uint64_t kim_handle;
 #define KEY_BLOCK 64 // keys that attention takes at once
 #define ROPE_LOW 256 // rotation of position p = that of p % ROPE_LOW times that of the rest
 
+// ---- what is measured with (peak_*.comp) ------------------------------------------------------
+#define PEAK_COPY_LOADS 8  // 16-byte loads of a lane
+#define PEAK_FP32_CHAINS 16
+#define PEAK_FP32_STEPS 8  // of every chain in a round
+
 // ---- specialisation constant ids ------------------------------------------------------------
 #define SPEC_TABLE_SIZE 0 // of the device: slots of the table (memory.glsl)
 #define SPEC_PASS 1       // of the device: lanes load for each other (pass.glsl)
@@ -269,6 +274,18 @@ struct attention_full_args {
     KIM_UINT heads;
     KIM_UINT rows; // of one image
     KIM_FLOAT scale;
+};
+
+struct peak_copy_args {
+    KIM_HANDLE x;
+    KIM_HANDLE y;
+};
+
+struct peak_fp32_args {
+    KIM_HANDLE y; // [lanes] f32
+    KIM_UINT rounds;
+    KIM_FLOAT factor;
+    KIM_FLOAT term;
 };
 
 #endif

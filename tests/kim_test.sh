@@ -69,6 +69,12 @@ usage_checks() {
     sentence 2 '"two" is not a token id' "$kim" logits -m "$model" --ids 2,two
     sentence 2 '-b is 2' "$kim" bench model -m "$model" -b 2
     sentence 2 '-o is "xml"' "$kim" bench model -m "$model" -o xml
+    sentence 2 '-p is "5,x"' "$kim" bench model -m "$model" -p 5,x
+    sentence 2 '-pg is "5"' "$kim" bench model -m "$model" -pg 5
+    sentence 2 'nothing to measure' "$kim" bench model -m "$model" -p 0,0 -n 0
+    sentence 1 "no synthetic model '5b:q4_0'.* 270m, 1b, .* q4_k_m, " \
+        "$kim" bench model --synthetic 5b:q4_0
+    sentence 2 'both a model' "$kim" inspect "$model" --synthetic 4b:q4_0
 }
 
 # ------------------------------------------------------------------------------ a file's content
@@ -217,11 +223,22 @@ logits_checks() {
     run "$kim" logits -m "$model" -p Hello -n 1 $validation
     shows 0 '^prompt: [0-9]+ tokens, mean negative log-likelihood' out
     run "$kim" bench model -m "$model" -p 16 -n 4 -r 2 -o json $validation
-    for key in test n_prompt n_gen n_depth avg_ts stddev_ts samples_ts dispatches_per_step \
-        submits_per_step bandwidth_gbs device driver build; do
+    for key in test n_prompt n_gen n_depth avg_ns stddev_ns samples_ns avg_ts stddev_ts samples_ts \
+        ttft_ms samples_ttft_ns bandwidth_gbs copy_share gflops fp32_share dispatches_per_step \
+        barriers_per_step submits_per_step host_us_per_step joules_per_token clock_mhz \
+        load_open_s load_pipelines_s load_upload_s load_upload_bytes start_to_first_token_s \
+        memory_peak_bytes peak_copy_gbs peak_fp32_gflops device device_uuid driver build; do
         shows 0 "^		\"$key\":	" out
     done
     shows 0 '"test":	"tg4"' out
+    run "$kim" bench model --synthetic 270m:q4_0 -p 4,2 -n 0 -pg 2,1 -d 0,3 -r 1 -o csv
+    shows 0 '^test,n_prompt,.*,peak_copy_gbs,.*,device_uuid,driver,build$' out
+    for name in pp4 pp2 pp2+tg1 'pp4 @ d3' 'pp2 @ d3' 'pp2+tg1 @ d3'; do
+        check "a row $name" [ "$(grep -c "^\"$name\",[0-9]" "$dir/out")" = 1 ]
+    done
+    run "$kim" inspect --synthetic 27b:q4_k_m+vision
+    shows 0 'synthetic 27b:q4_k_m\+vision .*27B' out
+    shows 0 ' F16 +163 ' out
 }
 
 chat_checks() {

@@ -11,5 +11,6 @@ void cases_attention(ops_run *run);    // rope, attention, combine
 void cases_rows(ops_run *run);         // norm, geglu, score
 void cases_sample(ops_run *run);       // drawing tokens
 void cases_encoder(ops_run *run);      // layer_norm, average_pool, attention_full
+void cases_peaks(ops_run *run);        // what peaks are measured with
 
 #endif

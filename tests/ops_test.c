@@ -69,6 +69,7 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
         cases_sample(&run);
         cases_attention(&run);
         cases_encoder(&run);
+        cases_peaks(&run);
         cases_weights(&run);
     }
     cases_many_columns(&run);

@@ -250,12 +250,13 @@ static kim_err load_projection(const loader *l)
     matrix_source s;
     TRY(matrix_find(l->files, "mm.input_projection.weight", text, hidden, &s));
     TRY(check_type(l, &s));
-    const uint8_t *from = s.data;
+    matrix_source file = s;
     const bool plain = weight_is_plain(s.type->ggml);
     s.type = plain ? s.type : weight_type_find(F32);
     s.rows = text;
     s.file = NULL;
     s.data = NULL;
+    s.distinct = 0;
     if (!l->to) {
         TRY(linear_place(&e->project, &e->weights, &s, 1, hidden, false));
         return KIM_OK;
@@ -266,12 +267,14 @@ static kim_err load_projection(const loader *l)
     if (!plain) {
         values = malloc(count * sizeof *values);
         REQUIRE_MEMORY(values);
-        read_q8_0(from, count, values);
-        from = (const uint8_t *)values;
+        read_q8_0(file.data, count, values);
+        file.data = (const uint8_t *)values;
     }
-    for (uint64_t r = 0; r < text; r++)
-        for (uint64_t c = 0; c < hidden; c++)
-            memcpy(turned + (r * hidden + c) * size, from + (c * text + r) * size, size);
+    for (uint64_t c = 0; c < hidden; c++) {
+        const uint8_t *from = weight_row_at(s.type, file.data, file.distinct, text, c);
+        for (uint64_t r = 0; r < text; r++)
+            memcpy(turned + (r * hidden + c) * size, from + r * size, size);
+    }
     e->project.sources[0].data = turned;
     TRY(upload_linear(l->to, &e->project));
 error:

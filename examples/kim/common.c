@@ -77,6 +77,14 @@ struct poptOption model_options[] = {
     POPT_TABLEEND,
 };
 
+struct poptOption synthetic_options[] = {
+    { "synthetic", '\0', POPT_ARG_STRING, &given.synthetic, 0,
+      "in place of a model: made-up weights in the shapes of a published size, such as 4b:q4_0 or "
+      "27b:q4_k_m; +vision behind it: with the vision part, +pure: all matrices of one type",
+      "SIZE:TYPE" },
+    POPT_TABLEEND,
+};
+
 struct poptOption device_options[] = {
     { "device", '\0', POPT_ARG_STRING, &given.device, 0,
       "index, part of the name, or UUID, as `kim devices` shows them; without it, KIM_DEVICE, "
@@ -376,10 +384,10 @@ static bool progress_step(void *user, uint64_t done, uint64_t total)
     return interrupts == 0;
 }
 
-// path: NULL: the encoder of --mmproj alone
+// path: NULL: the encoder of --mmproj alone, or --synthetic
 static int load_model(opened *o, const char *path)
 {
-    const char *file = path ? path : given.mmproj;
+    const char *file = path ? path : given.synthetic ? given.synthetic : given.mmproj;
     const char *slash = strrchr(file, '/');
     char label[64];
     snprintf(label, sizeof label, "loading %s", slash && slash[1] ? slash + 1 : file);
@@ -389,6 +397,7 @@ static int load_model(opened *o, const char *path)
         .progress_user = &p,
         .mmproj = given.mmproj,
         .quantize = given.quantize,
+        .synthetic = given.synthetic,
     };
     kim_err err = kim_model_open(&o->model, o->gpu, path, &params);
     progress_clear();
@@ -397,6 +406,10 @@ static int load_model(opened *o, const char *path)
 
 int open_model(opened *o)
 {
+    if (given.synthetic && given.model)
+        return fail_usage("there are both a model, \"%s\", and --synthetic", given.model);
+    if (given.synthetic)
+        return load_model(o, NULL);
     const char *path = model_path();
     return path ? load_model(o, path) : STATUS_USAGE;
 }

@@ -42,16 +42,17 @@ void *checked(void *pointer);
 
 // The options that several subcommands have, as typed. popt's tables hold the addresses.
 typedef struct common_options {
-    char *model, *mmproj, *quantize;
+    char *model, *mmproj, *quantize, *synthetic;
     char *device, *memory_mode, *memory_cap;
     int context, batch;
     int verbose, validation;
 } common_options;
 
 extern common_options given;
-extern struct poptOption model_options[];   // -m, --mmproj, --quantize
-extern struct poptOption device_options[];  // --device, --memory-mode, …
-extern struct poptOption session_options[]; // --context, --batch
+extern struct poptOption model_options[];     // -m, --mmproj, --quantize
+extern struct poptOption synthetic_options[]; // --synthetic
+extern struct poptOption device_options[];    // --device, --memory-mode, …
+extern struct poptOption session_options[];   // --context, --batch
 
 // One line of a table that includes another table.
 #define INCLUDE_OPTIONS(table, title)                                                              \
@@ -167,7 +168,8 @@ int gpu_params(kim_gpu_params *params);
 
 // Each returns STATUS_OK, or a status with the sentence printed.
 int open_gpu(opened *o);
-int open_model(opened *o);   // on o->gpu; with none the weights stay in the file
+int open_model(opened *o);   // on o->gpu; with none the weights stay in the file. That of
+                             // --synthetic where the command has it and it is given
 int open_encoder(opened *o); // only the encoder of --mmproj
 int open_session(opened *o, uint32_t context);
 

@@ -11,6 +11,7 @@ static struct {
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
+    INCLUDE_OPTIONS(synthetic_options, NULL),
     { "tensors", 't', POPT_ARG_NONE, &options.tensors, 0, "list every tensor (JSON always does)",
       NULL },
     { "json", '\0', POPT_ARG_NONE, &options.json, 0, "for a program", NULL },
@@ -265,8 +266,9 @@ static void print_shapes(const kim_model_info *info)
     char bytes[32];
     printf("%s%s%s  (%s%s%s)\n", style_bold(stdout), *info->name ? info->name : "no name",
            style_end(stdout), info->architecture, *info->size ? " " : "", info->size);
-    printf("  kind          %s\n",
-           info->chat ? "tuned for conversation" : "pre-trained: continues text");
+    printf("  kind          %s\n", given.synthetic ? "synthetic: made-up weights, to measure with"
+                                   : info->chat    ? "tuned for conversation"
+                                                   : "pre-trained: continues text");
     printf("  parameters    %.1f million in %s, %.2f bits each\n", (double)info->parameters / 1e6,
            format_bytes(info->file_bytes, bytes),
            8.0 * (double)info->file_bytes / (double)(info->parameters ? info->parameters : 1));
@@ -373,7 +375,7 @@ int command_inspect(int argc, const char **argv)
     int status = arguments_parse(
         &(arguments){
             .command = "kim inspect",
-            .synopsis = "MODEL [--mmproj F] [OPTION...]",
+            .synopsis = "MODEL [--mmproj F] | --synthetic SIZE:TYPE [OPTION...]",
             .purpose =
                 "Shows the architecture, tensors, quantisations and tokenizer of a model file,\n"
                 "and the exact memory it takes. Needs no GPU.",
@@ -396,7 +398,9 @@ int command_inspect(int argc, const char **argv)
         status = gather(&r);
     }
     if (status == STATUS_OK)
-        status = options.json ? print_report_json(&r, model_path()) : print_report(&r);
+        status = options.json
+                     ? print_report_json(&r, given.synthetic ? given.synthetic : model_path())
+                     : print_report(&r);
     report_free(&r);
     return close_all(&o, status);
 }

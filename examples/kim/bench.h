@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// The parts of kim bench model: what is measured, on what, and how it is printed.
+#ifndef KIM_BENCH_H
+#define KIM_BENCH_H
+
+#include "common.h"
+
+// A figure that could not be had is not a number.
+typedef struct bench_row {
+    char test[64];                               // as llama-bench names it: "pp512 @ d4096"
+    uint32_t n_prompt, n_gen, n_images, n_depth; // tokens, tokens, pictures, tokens
+
+    double *samples_ns, *samples_ts, *samples_ttft_ns; // [repeats]; the last only of prompts
+    double avg_ns, stddev_ns, avg_ts, stddev_ts;
+    double ttft_ms;       // from the prompt's start to its first drawn token, mean
+    double bandwidth_gbs; // weights once a step, and the keys and values that it sees
+    double copy_share;    // of KIM_PEAK_COPY
+    double gflops;        // of the products
+    double fp32_share;    // of KIM_PEAK_FP32
+    double dispatches_per_step, barriers_per_step, submits_per_step;
+    double host_us_per_step; // not waiting for the device
+    double joules_per_token;
+    double clock_mhz; // while it ran, mean
+} bench_row;
+
+typedef struct bench {
+    opened o;
+    kim_model_info info;
+    kim_load_stats load;
+    kim_gpu_stats made; // when the session was there
+    int32_t *tokens;    // [positions] <bos>, then random: always those of these positions
+    uint32_t repeats, batch;
+    uint64_t weights, vision_weights; // bytes on the device
+    uint64_t memory_peak;
+    double started;              // now_seconds when the device was opened
+    double start_to_first_token; // seconds
+    double peaks[KIM_PEAK_COUNT];
+    struct sensors *sensors;
+    bench_row *rows; // [n_rows]
+    uint32_t n_rows;
+} bench;
+
+// Fills everything of a row but the shares of peaks. bench_measure.c
+kim_err bench_measure(bench *b, bench_row *row);
+
+// The peaks of the device and what follows from them. Closes session and model first: their memory
+// is needed.
+kim_err bench_measure_peaks(bench *b);
+
+typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON } bench_format;
+
+// Returns STATUS_OK or STATUS_FAILED. bench_output.c
+int bench_print(const bench *b, bench_format format);
+
+// ---- energy and clocks, where the system shows them: bench_sensors.c
+
+typedef struct sensors sensors;
+
+// Finds what there is for a device; never NULL.
+sensors *sensors_open(const kim_device_info *device);
+void sensors_close(sensors *s);
+
+// Measures between begin and end, in a thread. What the system does not show is not a number.
+void sensors_begin(sensors *s);
+void sensors_end(sensors *s, double *joules, double *clock_mhz);
+
+// Where the energy comes from, such as "RAPL package-0"; "" if it is not shown.
+const char *sensors_source(const sensors *s);
+
+#endif

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT
+// kim bench model: runs the tests and works out their figures.
+#include "bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+// ------------------------------------------------------------------------------ what a row costs
+
+// Work of a row, by the shapes of the model.
+typedef struct cost {
+    double bytes, operations;
+    uint32_t steps;
+} cost;
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+// Adds one step: `rows` tokens from `position` on, and the logits of the last.
+static void add_step(const bench *b, cost *c, uint32_t position, uint32_t rows, bool logits)
+{
+    const kim_model_info *i = &b->info;
+    const double q = (double)i->heads * i->head_size, kv = (double)i->kv_heads * i->head_size;
+    const double layer = 2.0 * i->hidden * (q + kv) + 3.0 * i->hidden * i->feed_forward;
+    const uint32_t global = i->window ? i->layers / i->window_pattern : i->layers;
+    const uint32_t local = i->layers - global, end = position + rows;
+    double seen = 0; // keys, of all layers and rows
+    for (uint32_t p = position; p < end; p++)
+        seen += (double)global * (p + 1) + (double)local * least(p + 1, i->window);
+    const double read = (double)global * end + (double)local * least(end, i->window + rows - 1);
+    c->operations += 2.0 * layer * i->layers * rows + 4.0 * q * seen;
+    if (logits)
+        c->operations += 2.0 * i->vocab * i->hidden;
+    c->bytes += (double)b->weights + 2 * 2 * kv * read; // K and V in fp16
+    c->steps++;
+}
+
+static cost cost_of(const bench *b, const bench_row *r)
+{
+    cost c = { 0 };
+    uint32_t position = r->n_depth;
+    for (uint32_t left = r->n_prompt; left;) {
+        const uint32_t rows = least(left, b->batch);
+        left -= rows;
+        add_step(b, &c, position, rows, !left);
+        position += rows;
+    }
+    for (uint32_t i = 0; i < r->n_gen; i++)
+        add_step(b, &c, position++, 1, true);
+    return c;
+}
+
+// -------------------------------------------------------------------------------------- running
+
+// Leaves the session with `depth` tokens read. What it holds is always a beginning of b->tokens.
+static kim_err prepare(const bench *b, uint32_t depth)
+{
+    kim_session *s = b->o.session;
+    kim_err err = KIM_OK;
+    // further back than a batch, the rings of local layers would have to be read again
+    const uint32_t position = kim_session_position(s);
+    const uint32_t kept = position > depth && position - depth <= b->batch ? depth
+                          : position <= depth                              ? position
+                                                                           : 0;
+    err = kim_session_cut(s, kept);
+    if (!err && kept < depth)
+        err = kim_session_append(s, b->tokens + kept, depth - kept);
+    return err;
+}
+
+// One measured run of a row: what it took, as differences.
+typedef struct run_result {
+    double seconds, first_token; // the latter from the start; not a number without a prompt
+    double waited, joules, clock_mhz;
+    kim_session_stats work;
+} run_result;
+
+static kim_err draw_first(const bench *b)
+{
+    kim_sampler *sampler = NULL;
+    int32_t id;
+    kim_err err = kim_sampler_create(&sampler, &(kim_sampling){ .greedy = true });
+    if (!err)
+        err = kim_sample(sampler, b->o.session, &id, NULL);
+    kim_sampler_destroy(&sampler);
+    return err;
+}
+
+// A moment: of the clock, and of the time spent waiting for the device.
+typedef struct moment {
+    double now, waited;
+} moment;
+
+static moment take_moment(const bench *b)
+{
+    kim_gpu_stats stats;
+    kim_gpu_get_stats(b->o.gpu, &stats);
+    return (moment){ now_seconds(), stats.wait_seconds };
+}
+
+static void add_time(run_result *out, moment from, moment to)
+{
+    out->seconds += to.now - from.now;
+    out->waited += to.waited - from.waited;
+}
+
+// The token that is drawn after a prompt is in the time to the first token only.
+static kim_err run_tokens(bench *b, const bench_row *r, run_result *out)
+{
+    kim_session *s = b->o.session;
+    const int32_t *tokens = b->tokens + r->n_depth;
+    kim_err err = KIM_OK;
+    if (r->n_prompt) {
+        const moment start = take_moment(b);
+        err = kim_session_append(s, tokens, r->n_prompt);
+        add_time(out, start, take_moment(b));
+        if (!err)
+            err = draw_first(b);
+        out->first_token = now_seconds() - start.now;
+        if (isnan(b->start_to_first_token) && !r->n_depth)
+            b->start_to_first_token = now_seconds() - b->started;
+    }
+    const moment start = take_moment(b);
+    for (uint32_t i = 0; !err && i < r->n_gen; i++) {
+        err = kim_session_append(s, &tokens[r->n_prompt + i], 1);
+        (void)kim_session_logits(s); // as sampling would, at every step
+    }
+    add_time(out, start, take_moment(b));
+    return err;
+}
+
+// Noise that was not seen before.
+static kim_err make_picture(kim_image **out, uint32_t size)
+{
+    static uint32_t state = 88172645u;
+    const size_t bytes = (size_t)size * size * 3;
+    uint8_t *pixels = checked(malloc(bytes));
+    for (size_t i = 0; i < bytes; i++) {
+        state = state * 1664525u + 1013904223u; // Numerical Recipes
+        pixels[i] = (uint8_t)(state >> 24);
+    }
+    kim_err err = kim_image_from_pixels(out, pixels, size, size, 3, 0);
+    free(pixels);
+    return err;
+}
+
+// seconds: of the encoding alone
+static kim_err run_images(const bench *b, bench_row *r, run_result *out)
+{
+    kim_vision_stats before, after;
+    kim_image **images = checked(calloc(r->n_images, sizeof(kim_image *)));
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; !err && i < r->n_images; i++)
+        err = make_picture(&images[i], b->info.image_size);
+    kim_model_get_vision_stats(b->o.model, &before);
+    const double start = now_seconds();
+    if (!err)
+        err = kim_images_encode(b->o.model, images, r->n_images, NULL, NULL);
+    out->seconds = now_seconds() - start;
+    kim_model_get_vision_stats(b->o.model, &after);
+    r->gflops = (after.operations - before.operations) / (after.seconds - before.seconds) * 1e-9;
+    for (uint32_t i = 0; i < r->n_images; i++)
+        kim_image_destroy(&images[i]);
+    free(images);
+    return err;
+}
+
+static kim_err run_row(bench *b, bench_row *r, run_result *out)
+{
+    kim_session_stats before;
+    *out = (run_result){ .first_token = NAN };
+    kim_err err = r->n_images ? KIM_OK : prepare(b, r->n_depth);
+    if (err)
+        return err;
+    kim_session_get_stats(b->o.session, &before);
+    sensors_begin(b->sensors);
+    err = r->n_images ? run_images(b, r, out) : run_tokens(b, r, out);
+    sensors_end(b->sensors, &out->joules, &out->clock_mhz);
+    kim_session_get_stats(b->o.session, &out->work);
+    out->work.dispatches -= before.dispatches;
+    out->work.barriers -= before.barriers;
+    out->work.submits -= before.submits;
+    return err;
+}
+
+// -------------------------------------------------------------------------------------- figures
+
+static double mean_of(const double *values, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += values[i];
+    return sum / n;
+}
+
+static double deviation_of(const double *values, uint32_t n)
+{
+    const double mean = mean_of(values, n);
+    double squares = 0;
+    for (uint32_t i = 0; i < n; i++)
+        squares += (values[i] - mean) * (values[i] - mean);
+    return n > 1 ? sqrt(squares / (n - 1)) : 0;
+}
+
+static void name_row(const bench *b, bench_row *r)
+{
+    int used = 0;
+    if (r->n_images)
+        used = snprintf(r->test, sizeof r->test, "img%u x %u", b->info.image_size, r->n_images);
+    if (r->n_prompt)
+        used = snprintf(r->test, sizeof r->test, "pp%u", r->n_prompt);
+    if (r->n_gen)
+        used += snprintf(r->test + used, sizeof r->test - (size_t)used, "%stg%u",
+                         r->n_prompt ? "+" : "", r->n_gen);
+    if (r->n_depth)
+        snprintf(r->test + used, sizeof r->test - (size_t)used, " @ d%u", r->n_depth);
+}
+
+kim_err bench_measure(bench *b, bench_row *r)
+{
+    const uint32_t n = b->repeats;
+    const uint32_t tokens =
+        r->n_images ? r->n_images * b->info.image_tokens : r->n_prompt + r->n_gen;
+    const cost c = cost_of(b, r);
+    double host = 0, joules = 0, clock = 0;
+    name_row(b, r);
+    r->samples_ns = checked(calloc(n, sizeof *r->samples_ns));
+    r->samples_ts = checked(calloc(n, sizeof *r->samples_ts));
+    r->samples_ttft_ns = checked(calloc(n, sizeof *r->samples_ttft_ns));
+    run_result result;
+    kim_err err = run_row(b, r, &result); // warms up and is not counted
+    for (uint32_t i = 0; !err && i < n; i++) {
+        err = run_row(b, r, &result);
+        r->samples_ns[i] = result.seconds * 1e9;
+        r->samples_ts[i] = tokens / result.seconds;
+        r->samples_ttft_ns[i] = result.first_token * 1e9;
+        host += result.seconds - result.waited;
+        joules += result.joules;
+        clock += result.clock_mhz;
+    }
+    if (err)
+        return err;
+    r->avg_ns = mean_of(r->samples_ns, n);
+    r->stddev_ns = deviation_of(r->samples_ns, n);
+    r->avg_ts = mean_of(r->samples_ts, n);
+    r->stddev_ts = deviation_of(r->samples_ts, n);
+    r->ttft_ms = mean_of(r->samples_ttft_ns, n) * 1e-6;
+    r->joules_per_token = joules / n / tokens;
+    r->clock_mhz = clock / n;
+    if (r->n_images) {
+        r->bandwidth_gbs = r->dispatches_per_step = r->barriers_per_step = r->submits_per_step =
+            r->host_us_per_step = NAN;
+        return KIM_OK;
+    }
+    r->bandwidth_gbs = c.bytes / r->avg_ns;
+    r->gflops = c.operations / r->avg_ns;
+    r->dispatches_per_step = (double)result.work.dispatches / c.steps;
+    r->barriers_per_step = (double)result.work.barriers / c.steps;
+    r->submits_per_step = (double)result.work.submits / c.steps;
+    r->host_us_per_step = host * 1e6 / n / c.steps;
+    return KIM_OK;
+}
+
+kim_err bench_measure_peaks(bench *b)
+{
+    kim_session_destroy(&b->o.session);
+    kim_model_destroy(&b->o.model);
+    // under validation layers they would be those of the layers
+    kim_err err =
+        given.validation ? KIM_ERR_DEVICE_MEMORY : kim_gpu_measure_peaks(b->o.gpu, b->peaks);
+    if (err == KIM_ERR_DEVICE_MEMORY) { // a cap, or other programs: the rest is worth printing
+        for (int i = 0; i < KIM_PEAK_COUNT; i++)
+            b->peaks[i] = NAN;
+        err = KIM_OK;
+    }
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        bench_row *r = &b->rows[i];
+        r->copy_share = r->bandwidth_gbs * 1e9 / b->peaks[KIM_PEAK_COPY];
+        r->fp32_share = r->gflops * 1e9 / b->peaks[KIM_PEAK_FP32];
+    }
+    return err;
+}
