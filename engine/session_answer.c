@@ -49,7 +49,7 @@ static sample_params sample_of(const kim_session *s, bool greedy)
         .sampling = &mem->sampling,
         .scratch = &mem->sample_scratch,
         .results = &mem->results,
-        .vocab = tokenizer_draw_limit(s->model->tokens),
+        .vocab = s->model->files.draw_limit,
         .greedy = greedy,
     };
 }
@@ -94,7 +94,8 @@ static void write_state(const generation *g)
     const int32_t *stops = g->params->stops;
     sampling->n_stops = g->params->n_stops;
     if (!stops) {
-        sampling->n_stops = tokenizer_list_ends(g->s->model->tokens, ends);
+        const tokenizer *t = g->s->model->tokens;
+        sampling->n_stops = t ? tokenizer_list_ends(t, ends) : 0;
         stops = ends;
     }
     memcpy(sampling->stops, stops, sampling->n_stops * sizeof *sampling->stops);
@@ -128,7 +129,7 @@ static kim_err take_result(const generation *g, kim_answer_token *out, bool *sto
                         step, result[SAMPLE_RESULT_MARK]);
     if (status == SAMPLE_ODD || status == SAMPLE_NOTHING)
         return sampler_fail_logits(status == SAMPLE_ODD, result[SAMPLE_RESULT_ID],
-                                   tokenizer_draw_limit(g->s->model->tokens));
+                                   g->s->model->files.draw_limit);
     memcpy(&out->id, &result[SAMPLE_RESULT_ID], sizeof out->id);
     memcpy(&out->logprob, &result[SAMPLE_RESULT_LOGPROB], sizeof out->logprob);
     *stop = status == SAMPLE_STOP;
