@@ -382,8 +382,13 @@ void kim_gpu_destroy(kim_gpu **gpu)
         g->vk.vkDestroySemaphore(g->device, g->timeline, NULL);
         g->vk.vkDestroyDevice(g->device, NULL);
     }
-    if (g->messenger)
-        vkDestroyDebugUtilsMessengerEXT(g->instance, g->messenger, NULL);
+    if (g->messenger) {
+        // volk's own pointer is that of the last instance, which may be one without the layers
+        const PFN_vkDestroyDebugUtilsMessengerEXT destroy =
+            (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
+                g->instance, "vkDestroyDebugUtilsMessengerEXT");
+        destroy(g->instance, g->messenger, NULL);
+    }
     if (g->instance)
         vkDestroyInstance(g->instance, NULL);
     pacing_destroy(&g->pacing);
