@@ -273,10 +273,11 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->subgroup_min = sizes.minSubgroupSize ? sizes.minSubgroupSize : subgroup.subgroupSize;
     info->subgroup_max = sizes.maxSubgroupSize ? sizes.maxSubgroupSize : subgroup.subgroupSize;
     info->buffer_device_address = f12.bufferDeviceAddress && features.features.shaderInt64;
-    // in compute shaders, and of whole subgroups
+    // whole subgroups in compute shaders, of a size that is chosen where there is a choice
     info->subgroup_size_control =
         control.subgroupSizeControl && control.computeFullSubgroups &&
-        (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0;
+        (info->subgroup_min == info->subgroup_max ||
+         (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0);
     info->float16 = f12.shaderFloat16;
     info->int8 = f12.shaderInt8;
     info->integer_dot_product = dot.shaderIntegerDotProduct;

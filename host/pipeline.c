@@ -213,7 +213,7 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
                  (g->statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0),
         .stage = {
             .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-            .pNext = subgroup ? &subgroups : NULL,
+            .pNext = subgroup && g->info.subgroup_min < g->info.subgroup_max ? &subgroups : NULL,
             .flags =
                 subgroup ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT : 0,
             .stage = VK_SHADER_STAGE_COMPUTE_BIT,
