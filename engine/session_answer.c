@@ -60,11 +60,12 @@ static kim_err record(kim_session *s, bool greedy)
     kim_err err = KIM_OK;
     answer_streams *a = &s->answer;
     const sample_params sample = sample_of(s, greedy);
+    const span logits = span_part(&s->memory.logits, 0, s->memory.logits_back.bytes);
     if (a->recorded && a->greedy == greedy)
         return KIM_OK;
     a->recorded = false;
     TRY(stream_reset(a->first));
-    TRY(stream_copy(a->first, &s->memory.logits, &s->memory.logits_back));
+    TRY(stream_copy(a->first, &logits, &s->memory.logits_back));
     TRY(op_sample(a->first, &sample));
     for (uint32_t i = 0; i < STEPS_AHEAD; i++) {
         TRY(stream_reset(a->steps[i]));
@@ -149,7 +150,7 @@ static kim_err run(generation *g, kim_answer_end *end)
         TRY(submit_next(g));
     while (g->given < g->most) {
         kim_answer_token token;
-        bool stop;
+        bool stop = false;
         TRY(stream_wait(stream_of(s, g->given)));
         TRY(take_result(g, &token, &stop));
         if (stop) {

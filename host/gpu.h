@@ -51,6 +51,7 @@ struct kim_gpu {
     VkSemaphore timeline; // counts submissions
     uint64_t submitted;
     struct pacing *pacing; // of all streams; made by the first one
+    uint64_t last_stamp;   // of the last submit whose duration was looked at: when it ended
 
     // The table of blocks. Changing it waits for the device and makes recorded streams stale.
     VkDescriptorSetLayout table_layout;

@@ -476,9 +476,9 @@ error:
     return err;
 }
 
-// What submit `index` took on the device. before: when the one before ended; a queue may begin with
-// one while another runs, and its time is that after the other
-static bool submit_ns(const stream *st, uint32_t index, uint64_t *before, double *ns)
+// What submit `index` took on the device. A queue may begin with one while another runs, and its
+// time is that after the other. The caller holds the lock.
+static bool submit_ns(const stream *st, uint32_t index, double *ns)
 {
     kim_gpu *g = st->gpu;
     uint64_t stamps[2];
@@ -486,11 +486,13 @@ static bool submit_ns(const stream *st, uint32_t index, uint64_t *before, double
         g->vk.vkGetQueryPoolResults(g->device, st->times, 2 * index, 2, sizeof stamps, stamps,
                                     sizeof stamps[0], VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
         return false;
-    if (stamps[1] < stamps[0]) // they are of fewer than 64 bits, and have begun anew
+    const uint64_t before = g->last_stamp;
+    g->last_stamp = stamps[1];
+    // they are of fewer than 64 bits, and have begun anew; or a later submit was looked at before
+    if (stamps[1] < stamps[0] || stamps[1] < before)
         return false;
-    const uint64_t start = stamps[0] > *before ? stamps[0] : *before;
-    *ns = stamps[1] > start ? (double)(stamps[1] - start) * (double)g->limits.timestampPeriod : 0;
-    *before = stamps[1];
+    const uint64_t start = stamps[0] > before ? stamps[0] : before;
+    *ns = (double)(stamps[1] - start) * (double)g->limits.timestampPeriod;
     return true;
 }
 
@@ -552,16 +554,15 @@ static kim_err run_and_learn(stream *st)
     st->stats.last_seconds = st->stats.longest_submit = 0;
     for (piece at = { 0 }; at.command < st->n_commands; submits++) {
         const double start = now_ns();
-        uint64_t before = 0;
         pthread_mutex_lock(&g->lock);
         err = submit_next(st, &at);
         pthread_mutex_unlock(&g->lock);
         TRY(err);
         TRY(gpu_wait(g, st->value));
         double ns;
-        if (!submit_ns(st, 0, &before, &ns))
-            ns = now_ns() - start;
         pthread_mutex_lock(&g->lock);
+        if (!submit_ns(st, 0, &ns))
+            ns = now_ns() - start;
         learn_submit(st, 0, ns);
         pacing_learn(g->pacing);
         pthread_mutex_unlock(&g->lock);
@@ -600,13 +601,12 @@ error:
 // long, or where fewer would do.
 static void learn(stream *st)
 {
-    uint64_t before = 0;
     bool too_long = false;
     st->times_pending = false;
     st->stats.last_seconds = st->stats.longest_submit = 0;
     for (uint32_t i = 0; i < st->n_submits; i++) {
         double ns;
-        if (!submit_ns(st, i, &before, &ns))
+        if (!submit_ns(st, i, &ns))
             return;
         learn_submit(st, i, ns);
         const uint32_t first = i ? st->ends[i - 1] : 0;
