@@ -102,12 +102,60 @@ void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, ui
     barrier();
 }
 
+// `best` to the scores of the newest key. Called by all lanes or none.
+void begin_with_newest(uint lane)
+{
+    const uint query = lane % QUERIES, part = lane / QUERIES;
+    float score = 0;
+    for (uint pair = part; pair < HEAD / 2; pair += PARTS)
+        score += dot(turned[query % GROUP * (HEAD / 2) + pair], unpackHalf2x16(new_key[pair]));
+    part_best[query * PARTS + part] = score;
+    barrier();
+    if (lane < QUERIES) {
+        score = 0;
+        for (uint j = 0; j < PARTS; j++)
+            score += part_best[lane * PARTS + j];
+        best[lane] = score;
+    }
+}
+
 vec4 load_q(uint query, uint d)
 {
     const uint at = query % GROUP * (HEAD / 2) + d / 2;
     return vec4(turned[at], turned[at + 1]);
 }
 #endif
+
+void set_keys(uint lane, uint position, uint first_row, uint last_row)
+{
+    if (lane < QUERIES) {
+        const uint row = min(first_row + lane / GROUP, last_row);
+        const uint at = position + row;
+        first_key[lane] = at - min(a.window - 1, at);
+        last_key[lane] = at + load_u32(a.control, CONTROL_ROW(row, CONTROL_ROW_AHEAD) * 4);
+        best[lane] = NONE;
+    }
+    barrier();
+}
+
+// Takes a block's scores into `best`, by parts, then of all.
+void update_best(uint lane)
+{
+    const uint query = lane % QUERIES, first = lane / QUERIES * PART_KEYS;
+    float part = NONE;
+    for (uint j = 0; j < PART_KEYS; j++)
+        part = max(part, scores[query * KEY_BLOCK + first + j]);
+    part_best[query * PARTS + lane / QUERIES] = part;
+    barrier();
+    if (lane < QUERIES) {
+        float now = best[lane];
+        for (uint j = 0; j < PARTS; j++)
+            now = max(now, part_best[lane * PARTS + j]);
+        correction[lane] = exp(best[lane] - now);
+        best[lane] = now;
+    }
+    barrier();
+}
 
 void main()
 {
@@ -120,15 +168,7 @@ void main()
     const uint position = load_u32(a.control, CONTROL_POSITION * 4);
 
     const uint last_row = min(first_row + TOKENS, a.rows) - 1;
-    if (lane < QUERIES) {
-        const uint row = min(first_row + lane / GROUP, last_row);
-        const uint at = position + row;
-        first_key[lane] = at - min(a.window - 1, at);
-        last_key[lane] = at + load_u32(a.control, CONTROL_ROW(row, CONTROL_ROW_AHEAD) * 4);
-        best[lane] = NONE;
-    }
-    barrier();
-
+    set_keys(lane, position, first_row, last_row);
     // the blocks this workgroup looks at: of what all its rows see, its share
     uint oldest = first_key[0], newest = last_key[0];
     for (uint i = GROUP; i < QUERIES; i += GROUP) {
@@ -152,19 +192,8 @@ void main()
     const uint newest_block = position / KEY_BLOCK;
     const bool has_newest = newest_block >= block && newest_block < end;
     norm_and_rotate(lane, position, first_head, kv_head, kv_at, has_newest);
-    if (has_newest) {
-        float score = 0;
-        for (uint pair = my_part; pair < HEAD / 2; pair += PARTS)
-            score += dot(turned[my_query % GROUP * (HEAD / 2) + pair], unpackHalf2x16(new_key[pair]));
-        part_best[my_query * PARTS + my_part] = score;
-    }
-    barrier();
-    if (has_newest && lane < QUERIES) {
-        float score = 0;
-        for (uint j = 0; j < PARTS; j++)
-            score += part_best[lane * PARTS + j];
-        best[lane] = score;
-    }
+    if (has_newest)
+        begin_with_newest(lane);
     if (has_newest && my_part == 0)
         my_sum = 1;
     for (uint w = 0; w < WORDS && has_newest; w++) {
@@ -216,20 +245,7 @@ void main()
         }
         barrier();
 
-        // the best of the block, by parts, then of all
-        float part = NONE;
-        for (uint j = 0; j < PART_KEYS; j++)
-            part = max(part, scores[my_query * KEY_BLOCK + my_part * PART_KEYS + j]);
-        part_best[my_query * PARTS + my_part] = part;
-        barrier();
-        if (lane < QUERIES) {
-            float now = best[lane];
-            for (uint j = 0; j < PARTS; j++)
-                now = max(now, part_best[lane * PARTS + j]);
-            correction[lane] = exp(best[lane] - now);
-            best[lane] = now;
-        }
-        barrier();
+        update_best(lane);
         for (uint i = 0; i < QUERIES; i++) // a masked key adds nothing even where all are masked
             scores[i * KEY_BLOCK + lane] = score[i] == NONE ? 0.0 : exp(score[i] - best[i]);
         barrier();
