@@ -121,6 +121,7 @@ static kim_err list_one_way(const kim_gpu *gpu, pipeline_key **keys, uint32_t *c
     const uint32_t every = (1u << WEIGHT_TYPE_COUNT) - 1;
     const ops_needs needs = {
         .matmul = every,
+        .matmul_norm = every,
         .paired = every,
         .embed = every,
         .shapes = shapes,
