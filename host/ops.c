@@ -7,11 +7,6 @@
 #include <assert.h>
 #include <math.h>
 
-static uint32_t divide_up(uint32_t a, uint32_t b)
-{
-    return (a + b - 1) / b;
-}
-
 // ------------------------------------------------------------------------------------ matmul
 
 // `at` bytes further

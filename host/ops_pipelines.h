@@ -29,6 +29,11 @@ enum {
     SAMPLE_CHUNK = 1, // ids of a workgroup; 0: one workgroup
 };
 
+static inline uint32_t divide_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
 // flags: MATMUL_BIAS and so on; 0 for paired rows
 pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
                              uint32_t columns, uint32_t flags);

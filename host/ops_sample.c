@@ -4,11 +4,6 @@
 
 #include "ops_pipelines.h"
 
-static uint32_t divide_up(uint32_t a, uint32_t b)
-{
-    return (a + b - 1) / b;
-}
-
 // Behind the parts: workgroups leave all of their parts, also of ids that there are not.
 static uint64_t list_offset(uint32_t vocab)
 {

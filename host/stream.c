@@ -2,12 +2,12 @@
 // Streams of work: a list of dispatches with what each reads and writes, turned into commands.
 #include "stream.h"
 
+#include "clock.h"
 #include "pacing.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MAX_ACCESSES 8
 #define COPY_UNIT (1u << 20) // bytes
@@ -537,13 +537,6 @@ error:
     return err;
 }
 
-static double now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
-
 // A run with something of unknown duration: each submit is waited for, and the next one made up
 // with what was learnt. Without time stamps the host's clock does.
 static kim_err run_and_learn(stream *st)
@@ -553,7 +546,7 @@ static kim_err run_and_learn(stream *st)
     uint32_t submits = 0;
     st->stats.last_seconds = st->stats.longest_submit = 0;
     for (piece at = { 0 }; at.command < st->n_commands; submits++) {
-        const double start = now_ns();
+        const double start = clock_seconds();
         pthread_mutex_lock(&g->lock);
         err = submit_next(st, &at);
         pthread_mutex_unlock(&g->lock);
@@ -562,7 +555,7 @@ static kim_err run_and_learn(stream *st)
         double ns;
         pthread_mutex_lock(&g->lock);
         if (!submit_ns(st, 0, &ns))
-            ns = now_ns() - start;
+            ns = (clock_seconds() - start) * 1e9;
         learn_submit(st, 0, ns);
         pacing_learn(g->pacing);
         pthread_mutex_unlock(&g->lock);

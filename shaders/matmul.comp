@@ -26,6 +26,7 @@ layout(push_constant, std430) uniform Push { matmul_args a; };
 #ifndef GLU
 #define LOAD_O load_f32x4_coherent
 #include "norm.glsl"
+#include "last.glsl"
 #endif
 
 shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
@@ -104,23 +105,10 @@ void finish(uint row, float value, uint y_at)
         store_f32(a.y, y_at + row * 4, value);
 }
 
-shared bool is_last;
-
-// What other workgroups stored is seen: they count after their stores, the last reads after the
-// count.
 void norm_if_last()
 {
-    memoryBarrierBuffer();
-    barrier();
-    if (gl_LocalInvocationIndex == 0) {
-        const uint all = (a.rows + ROW_GROUP * GROUPS - 1) / (ROW_GROUP * GROUPS);
-        is_last = atomic_add_u32(a.counter, 0, 1) == all - 1;
-        if (is_last)
-            store_u32_coherent(a.counter, 0, 0);
-    }
-    barrier();
-    if (is_last) {
-        memoryBarrierBuffer();
+    const uint all = (a.rows + ROW_GROUP * GROUPS - 1) / (ROW_GROUP * GROUPS);
+    if (last_to_finish(a.counter, 0, all)) {
         const float squares = add_normed_row(a.residual, a.y, a.w_post, 0, a.rows, a.eps);
         norm_row(a.residual, a.w_norm, a.h, 0, a.rows, a.eps, squares);
     }

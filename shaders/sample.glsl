@@ -59,24 +59,6 @@ float scratch_f32(uint word) { return reload_f32(a.scratch, word * 4); }
 uint sampling_u32(uint word) { return load_u32(a.sampling, word * 4); }
 float sampling_f32(uint word) { return load_f32(a.sampling, word * 4); }
 
-shared bool is_last;
-
-// Whether this workgroup is the last of its dispatch to come here; what the others stored before then
-// can be seen. Counts in scratch, because the stream may cut a dispatch into several.
-bool last_to_finish()
-{
-    memoryBarrierBuffer();
-    barrier();
-    if (gl_LocalInvocationIndex == 0) {
-        is_last = atomic_add_u32(a.scratch, SAMPLE_DONE * 4, 1) == a.groups - 1;
-        if (is_last)
-            store_u32_coherent(a.scratch, SAMPLE_DONE * 4, 0);
-    }
-    memoryBarrierBuffer();
-    barrier();
-    return is_last;
-}
-
 #ifdef SAMPLE_CHUNK_SPEC
 layout(constant_id = SPEC_A) const uint CHUNK = SAMPLE_LEAST_CHUNK; // ids of a workgroup
 shared uint marked[CHUNK / 32]; // bits of those that are penalised

@@ -10,6 +10,7 @@
 #include "memory.glsl"
 #define SAMPLE_CHUNK_SPEC
 #include "sample.glsl"
+#include "last.glsl"
 
 #define UNITS 1073741824.0 // of the whole mass
 #define LANE_BINS (SAMPLE_BINS / gl_WorkGroupSize.x)
@@ -90,7 +91,7 @@ void main()
             atomic_add_u32(a.scratch, (SAMPLE_COUNTS + 2 * b) * 4, counts[b]);
             atomic_add_u32(a.scratch, (SAMPLE_COUNTS + 2 * b + 1) * 4, masses[b]);
         }
-    const bool last = last_to_finish();
+    const bool last = last_to_finish(a.scratch, SAMPLE_DONE * 4, a.groups);
     const uint end = find_border(last) + 1;
     const float top = level(scratch_u32(SAMPLE_TOP)), temperature = sampling_f32(SAMPLING_TEMPERATURE);
     if (lane == 0 && last)

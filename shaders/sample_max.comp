@@ -9,6 +9,7 @@
 #include "memory.glsl"
 #define SAMPLE_CHUNK_SPEC
 #include "sample.glsl"
+#include "last.glsl"
 
 // Of some logits.
 struct part {
@@ -173,7 +174,7 @@ void main()
         store_u32x4_coherent(a.scratch, at, uvec4(p.best, p.id, p.odd, floatBitsToUint(p.sum)));
         store_u32x4_coherent(a.scratch, at + 16, uvec4(p.top, floatBitsToUint(p.mass), 0, 0));
     }
-    const bool last = last_to_finish();
+    const bool last = last_to_finish(a.scratch, SAMPLE_DONE * 4, a.groups);
     const uint count = last ? a.groups * PARTS : 0;
     part p = no_part;
     for (uint i = lane; i < count; i += gl_WorkGroupSize.x) {
