@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "host/reference_dequant.h"
-#include "reference_ops.h"
+#include "host/reference_ops.h"
 
 #define ALL_KEYS UINT32_MAX // a window without end
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "reference_ops.h"
+#include "host/reference_ops.h"
 
 // --------------------------------------------------------------------------------- layer_norm
 

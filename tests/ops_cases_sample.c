@@ -7,7 +7,8 @@
 #include <string.h>
 
 #include "engine/sampler.h"
-#include "reference_ops.h"
+#include "host/reference_ops.h"
+#include "host/reference_sample.h"
 
 #define PROMPT 20   // tokens that are there before
 #define MAX_STEPS 4 // rows of the control block
@@ -35,95 +36,6 @@ typedef struct sample_tensors {
     span logits, control, history, sampling, scratch, results;
     uint32_t vocab, position; // of the row whose logits these are
 } sample_tensors;
-
-// -------------------------------------------------------------------------------- reference
-
-typedef struct ranked {
-    float logit;
-    uint32_t id;
-    double weight, before; // relative to the first; the sum of those before
-    double error;          // what `before` may be off by: exp() and its argument
-} ranked;
-
-static int compare_ranked(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return x->id < y->id ? -1 : 1;
-}
-
-// All ids with the adjusted logits, the most probable first; list[vocab].before is the whole sum.
-static ranked *rank_logits(const float *logits, uint32_t vocab, const kim_sampling *p,
-                           const int32_t *history, uint32_t n_history)
-{
-    ranked *list = malloc((vocab + 1) * sizeof *list);
-    for (uint32_t i = 0; i < vocab; i++)
-        list[i] = (ranked){ .logit = logits[i], .id = i };
-    for (uint32_t i = n_history - (n_history < p->repeat_last ? n_history : p->repeat_last);
-         i < n_history; i++)
-        if (history[i] >= 0 && (uint32_t)history[i] < vocab) {
-            const float x = logits[history[i]];
-            list[history[i]].logit = x > 0 ? x / p->repeat_penalty : x * p->repeat_penalty;
-        }
-    qsort(list, vocab, sizeof *list, compare_ranked);
-    double sum = 0, error = 0;
-    for (uint32_t i = 0; i <= vocab; i++) {
-        list[i].before = sum;
-        list[i].error = error;
-        if (i == vocab)
-            break;
-        const bool equal = list[i].logit == list[0].logit; // infinite, both of them
-        const double below = equal ? 0 : ((double)list[0].logit - list[i].logit) / p->temperature;
-        list[i].weight = exp(-below);
-        sum += list[i].weight;
-        if (list[i].weight > 0)
-            error += list[i].weight * (8 + 4 * below) * ULP;
-    }
-    return list;
-}
-
-// How many candidates may be kept, at least and at most: they differ where rounding decides.
-static void find_cut(const ranked *list, uint32_t vocab, const kim_sampling *p, uint32_t cut[2])
-{
-    const uint32_t most = p->top_k < vocab ? p->top_k : vocab;
-    const double mass = p->top_p < 1 ? p->top_p * list[vocab].before : INFINITY;
-    // the sum of all is added up in runs of up to 2,000, whose rounding cancels mostly
-    const double slack = list[vocab].error + 1e-5 * list[vocab].before;
-    cut[0] = cut[1] = most;
-    for (uint32_t i = 1; i < most; i++) {
-        const double rounding = 1e-4 * p->min_p;
-        if (cut[0] == most &&
-            (list[i].before > mass - slack || list[i].weight < p->min_p + rounding))
-            cut[0] = i;
-        if (list[i].before > mass + slack || list[i].weight < p->min_p - rounding) {
-            cut[1] = i;
-            return;
-        }
-    }
-}
-
-static double kept_mass(const ranked *list, uint32_t kept)
-{
-    return list[kept - 1].before + list[kept - 1].weight;
-}
-
-// Whether `id` is the one that `share` draws, or one that rounding may have taken.
-static bool may_be_drawn(const ranked *list, uint32_t vocab, const kim_sampling *p, double share,
-                         uint32_t id)
-{
-    uint32_t cut[2], at = 0;
-    find_cut(list, vocab, p, cut);
-    while (at < cut[1] && list[at].id != id)
-        at++;
-    if (at == cut[1])
-        return false;
-    // a lane adds up to 1/256 of the candidates, one after the other
-    const double most = kept_mass(list, cut[1]);
-    const double slack = list[cut[1]].error + most * (32 + cut[1] / 256) * ULP;
-    return list[at].before - slack <= share * most &&
-           list[at].before + list[at].weight + slack >= share * kept_mass(list, cut[0]);
-}
 
 // ---------------------------------------------------------------------------------- the case
 
@@ -211,15 +123,15 @@ static void check_control(ops_case *c, const sample_tensors *t, uint32_t done, u
 }
 
 typedef struct draws {
-    kim_sampling sampling; // defaults filled in
-    kim_sampler *ahead;    // fills the block
-    kim_sampler *host;     // draws
+    bool greedy;
+    kim_sampler *ahead; // fills the block
+    kim_sampler *host;  // draws
     double log_sum;
     uint32_t drawn, different;
 } draws;
 
 // One step: its result, the token in the history, and what the host draws.
-static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t step, float share)
+static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t step)
 {
     const float *x = case_data(&t->logits);
     const int32_t *history = case_data(&t->history);
@@ -242,31 +154,26 @@ static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t 
     case_check(c, "logprob", step, logprob, want, 2e-5 + 4 * ULP * fabs(want));
     if ((uint32_t)wanted == id)
         return;
-    if (d->sampling.greedy) {
+    if (d->greedy) {
         case_check(c, "greedy id", step, id, wanted, 0);
         return;
     }
-    ranked *list = rank_logits(x, t->vocab, &d->sampling, history, n_history);
-    if (!may_be_drawn(list, t->vocab, &d->sampling, (double)share, id))
+    bool may[2];
+    MUST(reference_may_draw(case_data(&t->sampling), x, t->vocab, history, n_history, step,
+                            (uint32_t[2]){ id, (uint32_t)wanted }, may));
+    if (!may[0])
         case_check(c, "id", step, id, wanted, 0);
-    if (!may_be_drawn(list, t->vocab, &d->sampling, (double)share, (uint32_t)wanted))
+    if (!may[1])
         case_check(c, "id of the host", step, wanted, id, 0);
-    free(list);
 }
 
 static draws make_draws(const sample_setup *s, const float *logits)
 {
-    draws d = { .sampling = s->sampling };
-    struct sampling_block block;
-    d.sampling.seed = 1 + ops_random();
-    MUST(kim_sampler_create(&d.ahead, &d.sampling));
-    MUST(kim_sampler_create(&d.host, &d.sampling));
-    sampler_fill_block(d.host, &block, 0, 0);
-    d.sampling.temperature = block.temperature;
-    d.sampling.top_k = block.top_k;
-    d.sampling.top_p = block.top_p;
-    d.sampling.repeat_penalty = block.repeat_penalty;
-    d.sampling.repeat_last = block.repeat_last;
+    draws d = { .greedy = s->sampling.greedy };
+    kim_sampling sampling = s->sampling;
+    sampling.seed = 1 + ops_random();
+    MUST(kim_sampler_create(&d.ahead, &sampling));
+    MUST(kim_sampler_create(&d.host, &sampling));
     d.log_sum = s->kind == LOGITS_FAR ? INFINITY : reference_log_sum(logits, s->vocab);
     return d;
 }
@@ -289,7 +196,7 @@ static void sample_case(ops_run *run, const sample_setup *s)
         case_run(&c);
         sampler_consume(d.ahead, steps);
         for (uint32_t i = r * steps; i < (r + 1) * steps && !c.failed; i++)
-            check_step(&c, &t, &d, i, block->draws[i % SAMPLE_DRAWS]);
+            check_step(&c, &t, &d, i);
     }
     const int32_t *history = case_data(&t.history);
     check_control(&c, &t, steps * runs, t.position + steps * runs,

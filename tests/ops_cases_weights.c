@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "host/reference_dequant.h"
-#include "reference_ops.h"
+#include "host/reference_ops.h"
 
 #define WORST_X 1e6 // as x_scale: see fill_columns
 
