@@ -80,7 +80,10 @@ typedef struct kim_gpu_params {
     const char *cache_dir;
     bool validation; // ask for the validation layers, synchronisation included; their messages
                      // come through log as errors and are counted
-    kim_log_fn log;  // NULL: silent
+    // keep what the driver's compiler says of pipelines, where it does: registers and spills of
+    // kernels.h; a driver may compile anew for it
+    bool statistics;
+    kim_log_fn log; // NULL: silent
     void *log_user;
 } kim_gpu_params;
 
@@ -89,6 +92,9 @@ KIM_API void kim_gpu_destroy(kim_gpu **gpu);
 
 // Valid as long as the gpu.
 KIM_API const kim_device_info *kim_gpu_info(const kim_gpu *gpu);
+
+// The one that was chosen, never KIM_MEMORY_AUTO.
+KIM_API kim_memory_mode kim_gpu_memory_mode(const kim_gpu *gpu);
 
 // Messages of the validation layers so far; 0 when they are off.
 KIM_API uint32_t kim_gpu_validation_messages(const kim_gpu *gpu);

@@ -330,7 +330,7 @@ error:
     return err;
 }
 
-kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
+kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
 {
     kim_err err = KIM_OK;
     kim_gpu *g = NULL;
@@ -348,7 +348,7 @@ kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
         TRY(create_messenger(g));
     TRY(open_physical(g, &g->params));
     g->statistics =
-        statistics &&
+        g->params.statistics &&
         device_has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     TRY(create_device(g));
     TRY(create_layout(g));
@@ -359,11 +359,6 @@ kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
 error:
     kim_gpu_destroy(&g);
     return err;
-}
-
-kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
-{
-    return gpu_create(out, params, false);
 }
 
 void kim_gpu_destroy(kim_gpu **gpu)

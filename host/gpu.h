@@ -72,9 +72,6 @@ struct kim_gpu {
     atomic_uint pipelines_made;
 };
 
-// kim_gpu_create; with statistics where the driver has them, see pipeline_statistics.h
-kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics);
-
 void gpu_log(const kim_gpu *g, kim_log_level level, const char *fmt, ...) KIM_PRINTF(3, 4);
 
 // Waits until submission number `value` is done. KIM_ERR_DEVICE_LOST is an error of this call.

@@ -11,7 +11,7 @@ void pipeline_name(const pipeline_key *key, char *out, size_t size);
 typedef void (*pipeline_statistic_fn)(void *user, const char *name, double value);
 
 // Makes the pipeline and calls `visit` for every figure the driver gives, by the driver's names;
-// for none where the device was not created with statistics or the driver has none.
+// for none where the device was not created with them or the driver has none.
 kim_err pipeline_statistics(kim_gpu *g, const pipeline_key *key, pipeline_statistic_fn visit,
                             void *user);
 

@@ -175,8 +175,10 @@ int main(int argc, char **argv)
     uint32_t count = 0;
     bool right = true;
     parse(&o, argc, argv);
-    const kim_gpu_params params = { .device = o.device, .memory_mode = o.mode, .cache_dir = "" };
-    if (gpu_create(&gpu, &params, true) || list_all(gpu, &keys, &count)) {
+    const kim_gpu_params params = {
+        .device = o.device, .memory_mode = o.mode, .cache_dir = "", .statistics = true
+    };
+    if (kim_gpu_create(&gpu, &params) || list_all(gpu, &keys, &count)) {
         fprintf(stderr, "%s\n", kim_error_text());
         kim_gpu_destroy(&gpu);
         return 1;
