@@ -674,6 +674,11 @@ static double keys_seen(const dispatch_note *n, uint32_t position)
     return sum;
 }
 
+static kim_trace_use use_of(const span_use *u)
+{
+    return !u->write ? KIM_TRACE_READS : u->read ? KIM_TRACE_CHANGES : KIM_TRACE_WRITES;
+}
+
 static const char *tensor_name(const span_use *u)
 {
     return u->span.name ? u->span.name : u->span.pool->name;
@@ -708,8 +713,8 @@ static void tell(const stream *st, uint64_t run, uint32_t submit, uint32_t index
         const span_use *before = &st->commands[c->waits_for.command].accesses[c->waits_for.access];
         e.barrier.tensor = tensor_name(before);
         e.barrier.after = c->waits_for.command;
-        e.barrier.wrote = before->write;
-        e.barrier.writes = c->accesses[c->waits_to].write;
+        e.barrier.before = use_of(before);
+        e.barrier.now = use_of(&c->accesses[c->waits_to]);
     }
     st->gpu->trace(st->gpu->trace_user, &e);
 }

@@ -33,6 +33,9 @@ typedef struct kim_trace_tensor {
 
 typedef enum kim_trace_kind { KIM_TRACE_DISPATCH, KIM_TRACE_COPY, KIM_TRACE_FILL } kim_trace_kind;
 
+// What a command does with a tensor.
+typedef enum kim_trace_use { KIM_TRACE_READS, KIM_TRACE_WRITES, KIM_TRACE_CHANGES } kim_trace_use;
+
 // One command of a run. A run is a list of commands that is handed to the device at once, such as a
 // step of a session; it is cut into submits.
 typedef struct kim_trace_event {
@@ -61,7 +64,7 @@ typedef struct kim_trace_event {
         bool there;
         const char *tensor; // as command `after` has it. NULL: the validation layers want it
         uint32_t after;
-        bool wrote, writes; // what `after` did with it, and what this command does
+        kim_trace_use before, now; // what `after` does with it, and what this command does
     } barrier;
 } kim_trace_event;
 
