@@ -142,6 +142,7 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
     kim_err err = KIM_OK;
     const forward f = { st, m, mem, rows };
     const norm_params first = norm_of(&f, NULL, &m->layers[0].norm_attention);
+    stream_set_section(st, "embedding", UINT32_MAX);
     TRY(op_embed(st, &(embed_params){
                          .w = &m->embedding,
                          .control = &mem->control,
@@ -151,8 +152,11 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
                          .scale = m->arch.embed_scale,
                      }));
     TRY(op_norm(st, &first));
-    for (uint32_t i = 0; i < m->arch.layers; i++)
+    for (uint32_t i = 0; i < m->arch.layers; i++) {
+        stream_set_section(st, "layer", i);
         TRY(layer(&f, i));
+    }
+    stream_set_section(st, "output", UINT32_MAX);
     if (output == STEP_SCORES)
         TRY(scores(&f, scored));
     if (output != STEP_NOTHING)

@@ -17,6 +17,7 @@
 
 #include "base.h"
 #include "devices.h" // kim_gpu: list devices, choose one, open it
+#include "trace.h"   // what is run on it, command by command
 
 #ifdef __cplusplus
 extern "C" {

@@ -19,7 +19,7 @@ static kim_err fill_zero(kim_session *s)
     // be what was in memory before, which could be a NaN.
     for (size_t i = 0; i < sizeof pools / sizeof pools[0]; i++)
         for (uint32_t b = 0; b < pools[i]->n_blocks; b++) {
-            const span all = { pools[i], b, 0, pools[i]->blocks[b].bytes };
+            const span all = { .pool = pools[i], .block = b, .bytes = pools[i]->blocks[b].bytes };
             TRY(stream_fill(st, &all, 0));
         }
     TRY(stream_submit(st));
@@ -163,6 +163,7 @@ static kim_err run_step(kim_session *s, const int32_t *tokens, uint32_t rows, st
     s->has_logits = false;
     if (s->written < s->position + rows)
         s->written = s->position + rows;
+    stream_set_position(step->st, s->position);
     TRY(stream_submit(step->st));
     TRY(stream_wait(step->st));
     memmove(s->tokens + s->position, tokens, rows * sizeof *tokens);
@@ -327,8 +328,8 @@ static kim_err copy_blocks(stream *st, pool *to, pool *from)
 {
     kim_err err = KIM_OK;
     for (uint32_t b = 0; b < from->n_blocks; b++) {
-        const span a = { to, b, 0, to->blocks[b].bytes };
-        const span c = { from, b, 0, from->blocks[b].bytes };
+        const span a = { .pool = to, .block = b, .bytes = to->blocks[b].bytes };
+        const span c = { .pool = from, .block = b, .bytes = from->blocks[b].bytes };
         TRY(stream_copy(st, &a, &c));
     }
 error:

@@ -66,10 +66,12 @@ static kim_err record(kim_session *s, bool greedy)
     a->recorded = false;
     TRY(stream_reset(a->first));
     TRY(stream_copy(a->first, &logits, &s->memory.logits_back));
+    stream_set_section(a->first, "sampling", UINT32_MAX);
     TRY(op_sample(a->first, &sample));
     for (uint32_t i = 0; i < STEPS_AHEAD; i++) {
         TRY(stream_reset(a->steps[i]));
         TRY(forward_record(a->steps[i], s->model, &s->memory, 1, STEP_ON_DEVICE, 0));
+        stream_set_section(a->steps[i], "sampling", UINT32_MAX);
         TRY(op_sample(a->steps[i], &sample));
     }
     a->recorded = true;
@@ -108,7 +110,9 @@ static kim_err submit_next(generation *g)
     kim_err err = KIM_OK;
     if (g->submitted == g->most)
         return KIM_OK;
-    TRY(stream_submit(stream_of(g->s, g->submitted)));
+    stream *st = stream_of(g->s, g->submitted);
+    stream_set_position(st, g->position + g->submitted - 1); // step 0 reads none
+    TRY(stream_submit(st));
     g->submitted++;
 error:
     return err;

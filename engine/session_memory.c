@@ -136,6 +136,33 @@ error:
     return err;
 }
 
+// For traces.
+static void name_tensors(session_memory *mem, uint32_t layers)
+{
+    for (uint32_t i = 0; i < layers; i++) {
+        mem->kv[i].k.name = "K cache";
+        mem->kv[i].v.name = "V cache";
+    }
+    mem->x.name = "x";
+    mem->h.name = "h";
+    mem->qkv.name = "qkv";
+    mem->attended.name = "attended";
+    mem->made.name = "made";
+    mem->gate_up.name = "gate_up";
+    mem->gated.name = "gated";
+    mem->packed.name = "packed";
+    mem->partial.name = "partial";
+    mem->counter.name = "counter";
+    mem->logits.name = "logits";
+    mem->scores.name = "scores";
+    mem->control.name = "control";
+    mem->history.name = "history";
+    mem->sampling.name = "sampling";
+    mem->sample_scratch.name = "sample scratch";
+    mem->results.name = "results";
+    mem->soft.name = "soft tokens";
+}
+
 kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
                       const kim_session_params *p)
 {
@@ -152,6 +179,7 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
     TRY(place_kv(mem, m, p));
     TRY(place_activations(mem, m, gpu, p->batch));
     TRY(place_sampling(mem, m, p->context));
+    name_tensors(mem, m->arch.layers);
     return KIM_OK;
 error:
     session_memory_destroy(mem);

@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "device.h"
+#include "labels.h"
 #include "matmul_ways.h"
 #include "pacing.h"
 #include "pipeline.h"
@@ -167,6 +168,7 @@ static kim_err create_device(kim_gpu *g)
     };
     VK_TRY(vkCreateDevice(g->physical, &info, NULL, &g->device));
     volkLoadDeviceTable(&g->vk, g->device);
+    labels_load(g);
     g->vk.vkGetDeviceQueue(g->device, g->queue_family, 0, &g->queue);
 
     const VkSemaphoreTypeCreateInfo timeline = {

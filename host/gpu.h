@@ -4,6 +4,7 @@
 #define KIM_GPU_H
 
 #include "devices.h"
+#include "trace.h"
 #include "vulkan.h"
 
 #include <pthread.h>
@@ -25,6 +26,13 @@ typedef enum matmul_way {
     MATMUL_WAYS,
 } matmul_way;
 
+// See labels.h.
+typedef struct gpu_labels {
+    PFN_vkCmdBeginDebugUtilsLabelEXT begin;
+    PFN_vkCmdEndDebugUtilsLabelEXT end;
+    PFN_vkSetDebugUtilsObjectNameEXT name;
+} gpu_labels;
+
 struct kim_gpu {
     kim_gpu_params params;
     kim_device_info info;
@@ -37,6 +45,7 @@ struct kim_gpu {
     VkPhysicalDeviceLimits limits;
     VkDevice device;
     struct VolkDeviceTable vk;
+    gpu_labels labels;
 
     bool address; // memory mode: device addresses; else the table
     bool pass;    // lanes load for each other, see shaders/pass.glsl
@@ -70,6 +79,10 @@ struct kim_gpu {
     _Atomic uint64_t memory_used, memory_peak;
     _Atomic uint64_t wait_ns, pipeline_ns; // see kim_gpu_stats
     atomic_uint pipelines_made;
+
+    kim_trace_fn trace; // NULL: nothing is traced
+    void *trace_user;
+    _Atomic uint64_t trace_runs; // handed in since it was set
 };
 
 void gpu_log(const kim_gpu *g, kim_log_level level, const char *fmt, ...) KIM_PRINTF(3, 4);

@@ -38,13 +38,15 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
         .groups = groups,
         .list = (uint32_t)list_offset(p->vocab),
     };
+    // what the lists of candidates take depends on the logits: only the parts are counted
+    const uint64_t parts = 4ull * divide_up(p->vocab, SAMPLE_LEAST_CHUNK) * SAMPLE_PART_WORDS;
     const span_use accesses[] = {
-        READS(*p->logits),
+        READS_SOME(*p->logits, chunk ? 4ull * p->vocab : 0),
         READS(*p->sampling),
-        WRITES(*p->scratch),
-        { .span = *p->control, .write = moves_on },
-        { .span = *p->history, .write = moves_on },
-        WRITES(*p->results),
+        CHANGES(*p->scratch, parts),
+        { .span = *p->control, .write = moves_on, .read = 16, .written = moves_on ? 16 : 0 },
+        { .span = *p->history, .write = moves_on, .written = moves_on ? 4 : 0 },
+        WRITES_SOME(*p->results, 16),
     };
     const dispatch d = {
         .key = key,
@@ -54,6 +56,8 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
         .work = p->vocab,
         .accesses = accesses,
         .n_accesses = moves_on ? 6 : 5,
+        .note = { .op = { .sizes = { { "vocab", p->vocab } } }, // named as the shader
+                  .flop = chunk ? p->vocab : 0 },
     };
     return stream_dispatch(st, &d);
 }

@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "file.h"
+#include "labels.h"
 #include "spirv.h"
 #include "threads.h"
 
@@ -174,6 +175,23 @@ void pipeline_table_destroy(kim_gpu *g)
     g->pipelines = NULL;
 }
 
+// "matmul_q4_k 32 8 1 4": the shader and its constants
+static void name_pipeline(const kim_gpu *g, const pipeline_key *key, VkPipeline pipeline)
+{
+    char constants[128] = "";
+    int used = 0;
+    if (!g->labels.name)
+        return;
+    uint32_t n = SPEC_COUNT - SPEC_WORKGROUP;
+    while (n && !key->constants[n - 1])
+        n--;
+    for (uint32_t i = 0; i < n && used < (int)sizeof constants; i++)
+        used +=
+            snprintf(constants + used, sizeof constants - (size_t)used, " %u", key->constants[i]);
+    labels_name(g, VK_OBJECT_TYPE_PIPELINE, (uint64_t)pipeline, "%s%s",
+                kim_spirv_table[key->variant].name, constants);
+}
+
 static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
 {
     kim_err err = KIM_OK;
@@ -222,6 +240,7 @@ static kim_err create_pipeline(kim_gpu *g, const pipeline_key *key, VkPipeline *
         .layout = g->layout,
     };
     VK_TRY(g->vk.vkCreateComputePipelines(g->device, g->pipelines->cache, 1, &info, NULL, out));
+    name_pipeline(g, key, *out);
 error:
     if (module)
         g->vk.vkDestroyShaderModule(g->device, module, NULL);

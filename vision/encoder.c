@@ -117,6 +117,7 @@ static kim_err load_vectors(const loader *l, const char *const *names, uint32_t 
             FAIL(KIM_ERR_UNSUPPORTED, "%s: %s does not fit in a block of %llu bytes", t->path,
                  t->name, (unsigned long long)l->e->weights.block_limit);
         TRY(pool_place(&l->e->weights, n * each * 4, to));
+        to->name = t->name;
         return KIM_OK;
     }
     values = malloc(n * each * sizeof *values);

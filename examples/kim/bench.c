@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // kim bench model: its options, and the list of tests.
 #include "bench.h"
+#include "report.h"
 
 #include <errno.h>
 #include <math.h>
@@ -11,6 +12,7 @@ static struct {
     char *prompts, *gens, *depths, **pairs;
     int n_images, sessions, repeats;
     char *format;
+    int trace;
 } options = { .sessions = 1, .repeats = 5 };
 
 static struct poptOption table[] = {
@@ -29,7 +31,13 @@ static struct poptOption table[] = {
     { "sessions", 'b', POPT_ARG_INT, &options.sessions, 0, "sessions decoded together (1)", "N" },
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
       "measured runs of each test, after one that is not counted (5)", "N" },
-    { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv or json (md)", "FORMAT" },
+    { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv, json or html (md)", "FORMAT" },
+    { "trace", '\0', POPT_ARG_NONE, &options.trace, 0,
+      "run a step of each test once more, and show each of its commands: on stderr with md and "
+      "csv, "
+      "else in what is printed; html always has it",
+      NULL },
+    INCLUDE_OPTIONS(report_options, NULL),
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
@@ -130,9 +138,6 @@ static uint32_t most_positions(const bench *b)
 
 static int check_options(bench_format *format)
 {
-    static const char *const formats[] = {
-        [BENCH_MD] = "md", [BENCH_CSV] = "csv", [BENCH_JSON] = "json"
-    };
     if (options.sessions != 1)
         return fail_usage("-b is %d; sessions decoded together are not in this version, it can "
                           "only be 1",
@@ -140,12 +145,8 @@ static int check_options(bench_format *format)
     if (!option_in_range("-i", options.n_images, 0, 1 << 12) ||
         !option_in_range("-r", options.repeats, 1, 10000))
         return STATUS_USAGE;
-    for (int i = BENCH_MD; i <= BENCH_JSON; i++) {
-        *format = (bench_format)i;
-        if (strcmp(options.format ? options.format : "md", formats[i]) == 0)
-            return STATUS_OK;
-    }
-    return fail_usage("-o is \"%s\"; it must be md, csv or json", options.format);
+    const int status = bench_format_find(options.format, BENCH_MD, format);
+    return status == STATUS_OK ? report_check(*format, "model") : status;
 }
 
 // Any ids do: what is computed does not depend on them. Fixed, so that two runs are the same.
@@ -164,7 +165,7 @@ static void make_tokens(bench *b, uint32_t count)
 
 static int open_bench(bench *b)
 {
-    const uint32_t positions = most_positions(b);
+    const uint32_t positions = most_positions(b) + (options.trace ? 2 : 0); // see bench_trace.c
     b->started = now_seconds();
     int status = open_gpu(&b->o);
     if (status == STATUS_OK)
@@ -196,6 +197,9 @@ static int measure_all(bench *b)
     for (uint32_t i = 0; i < b->n_rows; i++)
         if (bench_measure(b, &b->rows[i]))
             return fail_library();
+    for (uint32_t i = 0; options.trace && i < b->n_rows; i++)
+        if (bench_trace(b, &b->rows[i]))
+            return fail_library();
     b->memory_peak = kim_gpu_memory_peak(b->o.gpu);
     return bench_measure_peaks(b) ? fail_library() : STATUS_OK;
 }
@@ -203,6 +207,7 @@ static int measure_all(bench *b)
 static void free_bench(bench *b)
 {
     for (uint32_t i = 0; i < b->n_rows; i++) {
+        cJSON_Delete(b->rows[i].trace);
         free(b->rows[i].samples_ns);
         free(b->rows[i].samples_ts);
         free(b->rows[i].samples_ttft_ns);
@@ -244,11 +249,15 @@ static int bench_model(int argc, const char **argv)
     if (!b.n_rows)
         return fail_usage("-p, -n and -i are all 0: there is nothing to measure");
     b.repeats = (uint32_t)options.repeats;
+    options.trace |= format == BENCH_HTML;
+    b.print_trace = format == BENCH_MD || format == BENCH_CSV;
     status = open_bench(&b);
     if (status == STATUS_OK)
         status = measure_all(&b);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && (format == BENCH_MD || format == BENCH_CSV))
         status = bench_print(&b, format);
+    if (status == STATUS_OK)
+        status = report_print(bench_json(&b), format);
     free_bench(&b);
     return close_all(&b.o, status);
 }
@@ -258,13 +267,18 @@ int command_bench(int argc, const char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "model") == 0)
         return bench_model(argc - 1, argv + 1);
+    if (strcmp(what, "report") == 0)
+        return command_report(argc - 1, argv + 1);
     if (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0) {
-        puts("Usage: kim bench model [OPTION...]\n\n"
-             "  model      prompt and decode speed of a model\n\n"
+        puts("Usage: kim bench model|report [OPTION...]\n\n"
+             "  model      prompt and decode speed of a model\n"
+             "  report     a page of what was measured before\n\n"
              "`kim bench model --help` tells more.");
         return STATUS_OK;
     }
     if (!*what)
         return fail_usage("kim bench needs to know what to measure: `kim bench model`");
-    return fail_usage("there is no benchmark \"%s\"; `kim bench model` is the one there is", what);
+    return fail_usage("there is no benchmark \"%s\"; there are `kim bench model` and `kim bench "
+                      "report`",
+                      what);
 }

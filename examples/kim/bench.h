@@ -21,6 +21,7 @@ typedef struct bench_row {
     double host_us_per_step; // not waiting for the device
     double joules_per_token;
     double clock_mhz; // while it ran, mean
+    cJSON *trace;     // of bench_trace; NULL: none
 } bench_row;
 
 typedef struct bench {
@@ -36,7 +37,8 @@ typedef struct bench {
     double start_to_first_token; // seconds
     double peaks[KIM_PEAK_COUNT];
     struct sensors *sensors;
-    bench_row *rows; // [n_rows]
+    bool print_trace; // on stderr, as it runs
+    bench_row *rows;  // [n_rows]
     uint32_t n_rows;
 } bench;
 
@@ -47,10 +49,25 @@ kim_err bench_measure(bench *b, bench_row *row);
 // is needed.
 kim_err bench_measure_peaks(bench *b);
 
-typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON } bench_format;
+// Leaves the session with `depth` tokens read.
+kim_err bench_prepare(const bench *b, uint32_t depth);
 
-// Returns STATUS_OK or STATUS_FAILED. bench_output.c
+// Encodes pictures that were not seen before. seconds: of the encoding alone; NULL: not wanted
+kim_err bench_encode(const bench *b, uint32_t count, double *seconds);
+
+// Runs a step of a measured row once more, and keeps its trace. bench_trace.c
+kim_err bench_trace(bench *b, bench_row *row);
+
+typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON, BENCH_HTML } bench_format;
+
+// The format of a name, or, for NULL, `otherwise`. Returns STATUS_OK or STATUS_USAGE.
+int bench_format_find(const char *name, bench_format otherwise, bench_format *out);
+
+// Prints the rows as a table or as CSV. Returns STATUS_OK or STATUS_FAILED. bench_output.c
 int bench_print(const bench *b, bench_format format);
+
+// The rows as -o json prints them. Takes their traces.
+cJSON *bench_json(bench *b);
 
 // ---- energy and clocks, where the system shows them: bench_sensors.c
 

@@ -54,8 +54,8 @@ static cost cost_of(const bench *b, const bench_row *r)
 
 // -------------------------------------------------------------------------------------- running
 
-// Leaves the session with `depth` tokens read. What it holds is always a beginning of b->tokens.
-static kim_err prepare(const bench *b, uint32_t depth)
+// What the session holds is always as long as a beginning of b->tokens.
+kim_err bench_prepare(const bench *b, uint32_t depth)
 {
     kim_session *s = b->o.session;
     kim_err err = KIM_OK;
@@ -163,24 +163,30 @@ static kim_err make_picture(kim_image **out, uint32_t size)
     return err;
 }
 
-// seconds: of the encoding alone
+kim_err bench_encode(const bench *b, uint32_t count, double *seconds)
+{
+    kim_image **images = checked(calloc(count, sizeof(kim_image *)));
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; !err && i < count; i++)
+        err = make_picture(&images[i], b->info.image_size);
+    const double start = now_seconds();
+    if (!err)
+        err = kim_images_encode(b->o.model, images, count, NULL, NULL);
+    if (seconds)
+        *seconds = now_seconds() - start;
+    for (uint32_t i = 0; i < count; i++)
+        kim_image_destroy(&images[i]);
+    free(images);
+    return err;
+}
+
 static kim_err run_images(const bench *b, bench_row *r, run_result *out)
 {
     kim_vision_stats before, after;
-    kim_image **images = checked(calloc(r->n_images, sizeof(kim_image *)));
-    kim_err err = KIM_OK;
-    for (uint32_t i = 0; !err && i < r->n_images; i++)
-        err = make_picture(&images[i], b->info.image_size);
     kim_model_get_vision_stats(b->o.model, &before);
-    const double start = now_seconds();
-    if (!err)
-        err = kim_images_encode(b->o.model, images, r->n_images, NULL, NULL);
-    out->seconds = now_seconds() - start;
+    kim_err err = bench_encode(b, r->n_images, &out->seconds);
     kim_model_get_vision_stats(b->o.model, &after);
     r->gflops = (after.operations - before.operations) / (after.seconds - before.seconds) * 1e-9;
-    for (uint32_t i = 0; i < r->n_images; i++)
-        kim_image_destroy(&images[i]);
-    free(images);
     return err;
 }
 
@@ -188,7 +194,7 @@ static kim_err run_row(bench *b, bench_row *r, run_result *out)
 {
     kim_session_stats before;
     *out = (run_result){ .first_token = NAN };
-    kim_err err = r->n_images ? KIM_OK : prepare(b, r->n_depth);
+    kim_err err = r->n_images ? KIM_OK : bench_prepare(b, r->n_depth);
     if (err)
         return err;
     kim_session_get_stats(b->o.session, &before);

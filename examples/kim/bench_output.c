@@ -114,12 +114,12 @@ static void fill_cells(const bench *b, const bench_row *r, cells *c)
 
 // ----------------------------------------------------------------------------------------- JSON
 
-static int print_json_rows(const bench *b)
+cJSON *bench_json(bench *b)
 {
     cJSON *json = checked(cJSON_CreateArray());
     const int n = (int)b->repeats;
     for (uint32_t i = 0; i < b->n_rows; i++) {
-        const bench_row *r = &b->rows[i];
+        bench_row *r = &b->rows[i];
         cJSON *object = checked(cJSON_CreateObject());
         cells c;
         fill_cells(b, r, &c);
@@ -135,9 +135,12 @@ static int print_json_rows(const bench *b)
         if (r->n_prompt)
             cJSON_AddItemToObject(object, "samples_ttft_ns",
                                   cJSON_CreateDoubleArray(r->samples_ttft_ns, n));
+        if (r->trace)
+            cJSON_AddItemToObject(object, "trace", r->trace);
+        r->trace = NULL;
         cJSON_AddItemToArray(json, object);
     }
-    return print_json(json);
+    return json;
 }
 
 // ------------------------------------------------------------------------------------------ CSV
@@ -260,10 +263,24 @@ static void print_notes(const bench *b)
     printf("%s, %s, UUID %s\n%s\n", device->name, device->driver, device->uuid, build_text());
 }
 
+int bench_format_find(const char *name, bench_format otherwise, bench_format *out)
+{
+    static const char *const names[] = {
+        [BENCH_MD] = "md", [BENCH_CSV] = "csv", [BENCH_JSON] = "json", [BENCH_HTML] = "html"
+    };
+    *out = otherwise;
+    if (!name)
+        return STATUS_OK;
+    for (int i = BENCH_MD; i <= BENCH_HTML; i++) {
+        *out = (bench_format)i;
+        if (strcmp(name, names[i]) == 0)
+            return STATUS_OK;
+    }
+    return fail_usage("-o is \"%s\"; it must be md, csv, json or html", name);
+}
+
 int bench_print(const bench *b, bench_format format)
 {
-    if (format == BENCH_JSON)
-        return print_json_rows(b);
     if (format == BENCH_MD) {
         print_table(b);
         print_notes(b);

@@ -90,6 +90,7 @@ typedef struct strbuf {
 } strbuf;
 
 void strbuf_add(strbuf *t, const char *bytes, size_t length);
+void strbuf_printf(strbuf *t, const char *format, ...) KIM_PRINTF(2, 3);
 void strbuf_free(strbuf *t);
 
 // Reads all of a file ("-": stdin). Prints the sentence and returns false when it cannot.
