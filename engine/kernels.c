@@ -28,6 +28,7 @@ struct kim_kernels {
     matmul_way way;          // likewise; MATMUL_WAYS: none is asked for
     kernel_case *cases;
     uint32_t count, room;
+    kernel *current; // NULL: none was checked yet
 };
 
 static bool same_without_case(const char *a, const char *b)
@@ -516,6 +517,7 @@ void kim_kernels_destroy(kim_kernels **kernels)
 {
     if (!kernels || !*kernels)
         return;
+    kernel_destroy(&(*kernels)->current);
     free((*kernels)->cases);
     free(*kernels);
     *kernels = NULL;
@@ -531,23 +533,23 @@ const kim_kernel_info *kim_kernels_at(const kim_kernels *kernels, uint32_t index
     return &kernels->cases[index].info;
 }
 
-kim_err kim_kernels_run(kim_kernels *kernels, uint32_t index, kim_kernel_result *out,
-                        double *seconds, uint32_t *samples, double most)
+kim_err kim_kernels_check(kim_kernels *kernels, uint32_t index, kim_kernel_result *out)
 {
     kim_err err = KIM_OK;
-    kernel *k = NULL;
     kernel_error error;
     matmul_way way;
-    if (!kernels || !out || index >= kernels->count || (seconds && (!samples || !*samples)))
-        FAIL(KIM_ERR_ARGUMENT, "kim_kernels_run: an argument is NULL or out of range");
+    if (!kernels || !out || index >= kernels->count)
+        FAIL(KIM_ERR_ARGUMENT, "kim_kernels_check: an argument is NULL or out of range");
     const kernel_case *c = &kernels->cases[index];
     kim_gpu *const gpu = kernels->gpu;
     const matmul_way chosen = gpu->matmul_way;
+    kernel_destroy(&kernels->current);
     if (c->way != MATMUL_WAYS)
         gpu->matmul_way = c->way;
-    err = kernel_create(&k, gpu, &c->p);
+    err = kernel_create(&kernels->current, gpu, &c->p);
     gpu->matmul_way = chosen;
     TRY(err);
+    kernel *const k = kernels->current;
     TRY(kernel_check(k, &error));
     *out = (kim_kernel_result){
         .right = error.right,
@@ -560,11 +562,14 @@ kim_err kim_kernels_run(kim_kernels *kernels, uint32_t index, kim_kernel_result 
     };
     memcpy(out->where, error.where, sizeof out->where);
     TRY(kernel_figures(k, &out->registers, &out->spills));
-    if (seconds && error.right)
-        TRY(kernel_time(k, seconds, samples, most));
-    else if (samples)
-        *samples = 0;
 error:
-    kernel_destroy(&k);
     return err;
+}
+
+kim_err kim_kernels_time(kim_kernels *kernels, double *seconds, uint32_t *samples, double most)
+{
+    if (!kernels || !kernels->current || !seconds || !samples || !*samples)
+        return kim_fail(KIM_ERR_ARGUMENT, "kim_kernels_time: an argument is NULL or 0, or nothing "
+                                          "was checked before");
+    return kernel_time(kernels->current, seconds, samples, most);
 }

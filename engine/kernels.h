@@ -29,7 +29,7 @@ typedef struct kim_kernels_params {
 } kim_kernels_params;
 
 // KIM_ERR_ARGUMENT with a sentence: there is no such size, op, type or way; KIM_ERR_UNSUPPORTED:
-// this device or build does not have the way. Nothing is run or allocated on the device yet.
+// this device or build does not have the way. Nothing is allocated on the device yet.
 KIM_API kim_err kim_kernels_create(kim_kernels **out, kim_gpu *gpu,
                                    const kim_kernels_params *params);
 KIM_API void kim_kernels_destroy(kim_kernels **kernels);
@@ -61,15 +61,20 @@ typedef struct kim_kernel_result {
     double registers, spills; // see kim_gpu_params.statistics; not a number: not known
 } kim_kernel_result;
 
-// Runs one against plain C; large outputs are compared in part. Then times it by the device's
-// clock, after runs that are not counted: weights, keys and values are read from memory and not
-// from caches, as far as there is memory for copies of them.
+// Makes a kernel's inputs, runs it, and compares what comes out with plain C; large outputs in
+// part. Its memory is kept until the next one, or the end of the list.
 //
-// seconds: [*samples] of one run each; NULL: it is not timed, as where it is not right
-// samples: in: at most so many, and what fits into `most` seconds; out: how many there are
 // Not while another thread uses the device.
-KIM_API kim_err kim_kernels_run(kim_kernels *kernels, uint32_t index, kim_kernel_result *out,
-                                double *seconds, uint32_t *samples, double most);
+KIM_API kim_err kim_kernels_check(kim_kernels *kernels, uint32_t index, kim_kernel_result *out);
+
+// Times the kernel that was checked last, by the device's clock, after runs that are not counted.
+// Weights, keys and values are read from memory and not from caches, as far as there is memory for
+// copies of them.
+//
+// seconds: [*samples] of one run each
+// samples: in: at most so many, and what fits into `most` seconds; out: how many there are
+KIM_API kim_err kim_kernels_time(kim_kernels *kernels, double *seconds, uint32_t *samples,
+                                 double most);
 
 #ifdef __cplusplus
 }

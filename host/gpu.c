@@ -477,6 +477,11 @@ const kim_device_info *kim_gpu_info(const kim_gpu *gpu)
     return &gpu->info;
 }
 
+kim_memory_mode kim_gpu_memory_mode(const kim_gpu *gpu)
+{
+    return gpu->address ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE;
+}
+
 uint32_t kim_gpu_validation_messages(const kim_gpu *gpu)
 {
     return gpu->validation_messages;

@@ -75,7 +75,7 @@ static kim_err place_attention(kernel *k)
 {
     const kernel_params *p = &k->p;
     const head_shape *s = &p->heads;
-    uint32_t first[2], last[2];
+    uint32_t first[2], last[2] = { 0 };
     double pairs = 0; // of a query and a key that it sees
     for (uint32_t r = 0; r < p->columns; r++) {
         keys_seen(k, r, last);

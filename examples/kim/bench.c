@@ -45,16 +45,10 @@ static struct poptOption table[] = {
 
 // ------------------------------------------------------------------------------------ the tests
 
-enum { MOST_VALUES = 64, MOST_TOKENS = 1 << 24 };
+enum { MOST_TOKENS = 1 << 24 };
 
-typedef struct values {
-    uint32_t list[MOST_VALUES];
-    uint32_t count;
-} values;
-
-// "512,1024", each from 0 to MOST_TOKENS. text: NULL: `otherwise`. Returns STATUS_OK, or
-// STATUS_USAGE with the sentence printed.
-static int read_values(const char *option, const char *text, const char *otherwise, values *out)
+int bench_read_values(const char *option, const char *text, const char *otherwise,
+                      bench_values *out)
 {
     const char *at = text ? text : otherwise;
     for (out->count = 0;; at++) {
@@ -62,10 +56,10 @@ static int read_values(const char *option, const char *text, const char *otherwi
         errno = 0;
         const long value = strtol(at, &end, 10);
         if (end == at || (*end && *end != ',') || errno || value < 0 || value > MOST_TOKENS ||
-            out->count == MOST_VALUES)
+            out->count == BENCH_MOST_VALUES)
             return fail_usage("%s is \"%s\"; it must be numbers from 0 to %d with commas between, "
                               "%d at most",
-                              option, text, MOST_TOKENS, MOST_VALUES);
+                              option, text, MOST_TOKENS, BENCH_MOST_VALUES);
         out->list[out->count++] = (uint32_t)value;
         at = end;
         if (!*at)
@@ -74,26 +68,26 @@ static int read_values(const char *option, const char *text, const char *otherwi
 }
 
 typedef struct tests {
-    values prompts, gens, depths;
-    values pairs[MOST_VALUES]; // of two each
+    bench_values prompts, gens, depths;
+    bench_values pairs[BENCH_MOST_VALUES]; // of two each
     uint32_t n_pairs;
 } tests;
 
 static int read_tests(tests *t)
 {
-    int status = read_values("-p", options.prompts, "512", &t->prompts);
+    int status = bench_read_values("-p", options.prompts, "512", &t->prompts);
     if (status == STATUS_OK)
-        status = read_values("-n", options.gens, "128", &t->gens);
+        status = bench_read_values("-n", options.gens, "128", &t->gens);
     if (status == STATUS_OK)
-        status = read_values("-d", options.depths, "0", &t->depths);
+        status = bench_read_values("-d", options.depths, "0", &t->depths);
     for (char **pair = options.pairs; status == STATUS_OK && pair && *pair; pair++) {
-        values *v = &t->pairs[t->n_pairs++];
-        status = read_values("-pg", *pair, NULL, v);
+        bench_values *v = &t->pairs[t->n_pairs++];
+        status = bench_read_values("-pg", *pair, NULL, v);
         if (status == STATUS_OK && (v->count != 2 || !v->list[0] || !v->list[1]))
             return fail_usage("-pg is \"%s\"; it must be tokens of the prompt, a comma, and tokens "
                               "decoded, both above 0",
                               *pair);
-        if (t->n_pairs == MOST_VALUES)
+        if (t->n_pairs == BENCH_MOST_VALUES)
             break;
     }
     return status;
@@ -267,18 +261,22 @@ int command_bench(int argc, const char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "model") == 0)
         return bench_model(argc - 1, argv + 1);
+    if (strcmp(what, "kernels") == 0)
+        return bench_kernels(argc - 1, argv + 1);
     if (strcmp(what, "report") == 0)
         return command_report(argc - 1, argv + 1);
     if (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0) {
-        puts("Usage: kim bench model|report [OPTION...]\n\n"
+        puts("Usage: kim bench model|kernels|report [OPTION...]\n\n"
              "  model      prompt and decode speed of a model\n"
+             "  kernels    each operation at the shapes of a model\n"
              "  report     a page of what was measured before\n\n"
              "`kim bench model --help` tells more.");
         return STATUS_OK;
     }
     if (!*what)
-        return fail_usage("kim bench needs to know what to measure: `kim bench model`");
-    return fail_usage("there is no benchmark \"%s\"; there are `kim bench model` and `kim bench "
-                      "report`",
+        return fail_usage("kim bench needs to know what to measure: `kim bench model` or `kim "
+                          "bench kernels`");
+    return fail_usage("there is no benchmark \"%s\"; there are `kim bench model`, `kim bench "
+                      "kernels` and `kim bench report`",
                       what);
 }

@@ -49,6 +49,10 @@ kim_err bench_measure(bench *b, bench_row *row);
 // is needed.
 kim_err bench_measure_peaks(bench *b);
 
+// The mean of some figures, and their standard deviation; 0 of one alone.
+double bench_mean(const double *values, uint32_t n);
+double bench_deviation(const double *values, uint32_t n);
+
 // Leaves the session with `depth` tokens read.
 kim_err bench_prepare(const bench *b, uint32_t depth);
 
@@ -68,6 +72,20 @@ int bench_print(const bench *b, bench_format format);
 
 // The rows as -o json prints them. Takes their traces.
 cJSON *bench_json(bench *b);
+
+enum { BENCH_MOST_VALUES = 64 };
+
+typedef struct bench_values {
+    uint32_t list[BENCH_MOST_VALUES];
+    uint32_t count;
+} bench_values;
+
+// "512,1024", each from 0 to 2^24. text: NULL: `otherwise`. Returns STATUS_OK, or STATUS_USAGE with
+// the sentence printed.
+int bench_read_values(const char *option, const char *text, const char *otherwise,
+                      bench_values *out);
+
+int bench_kernels(int argc, const char **argv); // kim bench kernels
 
 // ---- energy and clocks, where the system shows them: bench_sensors.c
 

@@ -210,7 +210,7 @@ static kim_err run_row(bench *b, bench_row *r, run_result *out)
 
 // -------------------------------------------------------------------------------------- figures
 
-static double mean_of(const double *values, uint32_t n)
+double bench_mean(const double *values, uint32_t n)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -218,9 +218,9 @@ static double mean_of(const double *values, uint32_t n)
     return sum / n;
 }
 
-static double deviation_of(const double *values, uint32_t n)
+double bench_deviation(const double *values, uint32_t n)
 {
-    const double mean = mean_of(values, n);
+    const double mean = bench_mean(values, n);
     double squares = 0;
     for (uint32_t i = 0; i < n; i++)
         squares += (values[i] - mean) * (values[i] - mean);
@@ -265,11 +265,11 @@ kim_err bench_measure(bench *b, bench_row *r)
     }
     if (err)
         return err;
-    r->avg_ns = mean_of(r->samples_ns, n);
-    r->stddev_ns = deviation_of(r->samples_ns, n);
-    r->avg_ts = mean_of(r->samples_ts, n);
-    r->stddev_ts = deviation_of(r->samples_ts, n);
-    r->ttft_ms = mean_of(r->samples_ttft_ns, n) * 1e-6;
+    r->avg_ns = bench_mean(r->samples_ns, n);
+    r->stddev_ns = bench_deviation(r->samples_ns, n);
+    r->avg_ts = bench_mean(r->samples_ts, n);
+    r->stddev_ts = bench_deviation(r->samples_ts, n);
+    r->ttft_ms = bench_mean(r->samples_ttft_ns, n) * 1e-6;
     r->joules_per_token = joules / n / tokens;
     r->clock_mhz = clock / n;
     if (r->n_images) {

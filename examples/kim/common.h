@@ -26,6 +26,7 @@ int command_image(int argc, const char **argv);
 int command_inspect(int argc, const char **argv);
 int command_logits(int argc, const char **argv);
 int command_pull(int argc, const char **argv);
+int command_selftest(int argc, const char **argv);
 int command_tokenize(int argc, const char **argv);
 
 // ---------------------------------------------------------------------------------- errors
