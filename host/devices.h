@@ -78,7 +78,7 @@ typedef struct kim_tuning_row {
     char candidate[24]; // "address", "half", "8 lanes"
     double seconds;     // of some products of common shapes; not a number: it was struck off
     bool chosen;
-    char problem[160]; // why it was struck off: what is wrong, and by how much; else ""
+    char problem[240]; // why it was struck off: what is wrong, and by how much; else ""
 } kim_tuning_row;
 
 #define KIM_TUNING_ROWS 24
@@ -90,8 +90,8 @@ typedef struct kim_tuning {
 typedef enum kim_tuning_mode {
     KIM_TUNING_AUTO = 0, // as was measured before on this device with this driver; a GPU is
                          // measured on first use, which takes a second or two
-    KIM_TUNING_OFF, // the defaults
-    KIM_TUNING_NOW, // measures, and keeps it
+    KIM_TUNING_OFF,      // the defaults
+    KIM_TUNING_NOW,      // measures, and keeps it
 } kim_tuning_mode;
 
 typedef struct kim_gpu_params {

@@ -17,6 +17,8 @@
 
 #define MEASURED_SECONDS 0.02 // of one product of one candidate
 #define SAMPLES 16
+#define SLOW_SECONDS 2e-3 // of probe_product: on such a device many columns are fewer
+#define FEWER_COLUMNS 64
 #define MARGIN 0.98 // of the time of what was chosen so far: what comes later must be below
 
 // ---- what is chosen -----------------------------------------------------------------------------
@@ -79,39 +81,34 @@ static void take_few(kim_gpu *g, uint32_t i)
     g->few_shape = i;
 }
 
-// Types whose readers differ: block scales of each kind, and none. kernel_params want pointers that
-// are no constants, so that `images`, which products do not have, says which one.
-static const uint32_t type_of[] = { 1, 2, 8, 12, 14 }; // F16, Q4_0, Q8_0, Q4_K, Q6_K
-enum { F16, Q4_0, Q8_0, Q4_K, Q6_K };
+// Types whose readers differ: no scales, scales, scales and minima. kernel_params want pointers
+// that are no constants, so that `images`, which products do not have, says which one.
+static const uint32_t type_of[] = { 1, 8, 12 };
+enum { F16, Q8_0, Q4_K };
 #define PRODUCT(of_type, m, k, n, ...)                                                             \
     {                                                                                              \
         .op = KERNEL_MATMUL, .images = of_type, .rows = m, .width = k, .columns = n, __VA_ARGS__   \
     }
 
 static const kernel_params many_checks[] = {
-    PRODUCT(F16, 83, 544, 45, .extreme = true), PRODUCT(Q4_0, 146, 544, 70, .paired = true),
-    PRODUCT(Q8_0, 211, 544, 33, .add = true),   PRODUCT(Q4_K, 83, 512, 130, .extreme = true),
-    PRODUCT(Q6_K, 97, 512, 67, .bias = true),
+    PRODUCT(F16, 83, 544, 45, .extreme = true),
+    PRODUCT(Q8_0, 146, 544, 70, .paired = true),
+    PRODUCT(Q4_K, 211, 512, 130, .extreme = true),
 };
 static const kernel_params many_times[] = {
     PRODUCT(Q4_K, 4096, 1024, 512, .spread = 1),
-    PRODUCT(Q8_0, 1024, 2048, 512, .spread = 1),
 };
 static const kernel_params few_checks[] = {
-    PRODUCT(F16, 83, 544, 1, .extreme = true),
-    PRODUCT(Q4_0, 146, 544, 3, .paired = true),
-    PRODUCT(Q8_0, 211, 544, 8, .add = true),
-    PRODUCT(Q4_K, 83, 512, 1, .extreme = true),
-    PRODUCT(Q6_K, 97, 512, 5, .bias = true),
+    PRODUCT(Q8_0, 146, 544, 3, .paired = true),
+    PRODUCT(Q4_K, 83, 512, 8, .extreme = true),
     { .op = KERNEL_MATMUL_NORM, .images = Q4_K, .rows = 516, .width = 512, .columns = 1 },
 };
 static const kernel_params few_times[] = {
     PRODUCT(Q4_K, 2560, 2560, 1, .spread = 1),
-    PRODUCT(Q8_0, 8192, 2560, 1, .spread = 1),
-    PRODUCT(Q4_0, 2560, 10240, 1, .spread = 1),
+    PRODUCT(Q8_0, 4096, 2560, 1, .spread = 1),
 };
 
-#define ALL(list) list, sizeof list / sizeof *list
+static const kernel_params probe_product = PRODUCT(Q4_K, 1024, 1024, 64, .spread = 1);
 
 static const choice choices[] = {
     { "many columns", 3, way_candidate, take_way, strike_way, many_checks, many_times,
@@ -163,33 +160,46 @@ error:
     return err;
 }
 
-static kim_err time_candidate(kim_gpu *g, const choice *c, double *seconds)
+// columns: at most
+static kim_err time_product(kim_gpu *g, const kernel_params *listed, uint32_t columns,
+                            double *seconds)
 {
     kim_err err = KIM_OK;
     kernel *k = NULL;
-    *seconds = 0;
-    for (uint32_t i = 0; i < c->n_times; i++) {
-        double samples[SAMPLES], best = INFINITY;
-        uint32_t n = SAMPLES;
-        TRY(open_kernel(&k, g, &c->times[i]));
-        TRY(kernel_time(k, samples, &n, MEASURED_SECONDS));
-        kernel_destroy(&k);
-        for (uint32_t s = 0; s < n; s++)
-            best = fmin(best, samples[s]);
-        *seconds += best;
-    }
+    kernel_params p = *listed;
+    double samples[SAMPLES];
+    uint32_t n = SAMPLES;
+    p.columns = p.columns < columns ? p.columns : columns;
+    TRY(open_kernel(&k, g, &p));
+    TRY(kernel_time(k, samples, &n, MEASURED_SECONDS));
+    *seconds = INFINITY;
+    for (uint32_t i = 0; i < n; i++)
+        *seconds = fmin(*seconds, samples[i]);
 error:
     kernel_destroy(&k);
     return err;
 }
 
+static kim_err time_candidate(kim_gpu *g, const choice *c, uint32_t columns, double *seconds)
+{
+    kim_err err = KIM_OK;
+    *seconds = 0;
+    for (uint32_t i = 0; i < c->n_times; i++) {
+        double one;
+        TRY(time_product(g, &c->times[i], columns, &one));
+        *seconds += one;
+    }
+error:
+    return err;
+}
+
 // A candidate that cannot even be made is struck off like a wrong one; a lost device and too little
 // memory are errors.
-static kim_err try_candidate(kim_gpu *g, const choice *c, kim_tuning_row *row)
+static kim_err try_candidate(kim_gpu *g, const choice *c, uint32_t columns, kim_tuning_row *row)
 {
     kim_err err = check_candidate(g, c, row);
     if (!err && !row->problem[0])
-        err = time_candidate(g, c, &row->seconds);
+        err = time_candidate(g, c, columns, &row->seconds);
     if (err != KIM_ERR_VULKAN && err != KIM_ERR_UNSUPPORTED)
         return err;
     row->seconds = NAN;
@@ -197,7 +207,7 @@ static kim_err try_candidate(kim_gpu *g, const choice *c, kim_tuning_row *row)
     return KIM_OK;
 }
 
-static kim_err choose(kim_gpu *g, const choice *c, double *seconds)
+static kim_err choose(kim_gpu *g, const choice *c, uint32_t columns, double *seconds)
 {
     kim_err err = KIM_OK;
     kim_tuning_row *best = NULL;
@@ -208,7 +218,7 @@ static kim_err choose(kim_gpu *g, const choice *c, double *seconds)
             continue;
         kim_tuning_row *row = add_row(&g->tuning, c->name, name, NAN);
         c->take(g, i);
-        TRY(try_candidate(g, c, row));
+        TRY(try_candidate(g, c, columns, row));
         if (row->problem[0])
             gpu_log(g, KIM_LOG_WARNING, "%s: %s is struck off on this device: %s", c->name, name,
                     row->problem);
@@ -228,15 +238,19 @@ error:
     return err;
 }
 
-kim_err tuning_measure(kim_gpu *g, double *seconds)
+kim_err tuning_measure(kim_gpu *g, const char *only, double *seconds)
 {
     kim_err err = KIM_OK;
+    double probe;
     *seconds = 0;
     g->tuning.count = 0;
     gpu_log(g, KIM_LOG_INFO, "measuring what is fastest on this device in %s mode, once",
             g->address ? "address" : "table");
+    TRY(time_product(g, &probe_product, UINT32_MAX, &probe));
+    const uint32_t columns = probe > SLOW_SECONDS ? FEWER_COLUMNS : UINT32_MAX;
     for (uint32_t i = 0; i < CHOICES; i++)
-        TRY(choose(g, &choices[i], seconds));
+        if (!only || !strcmp(only, choices[i].name))
+            TRY(choose(g, &choices[i], columns, seconds));
 error:
     return err;
 }
@@ -384,7 +398,7 @@ static kim_err compare_modes(kim_gpu **g, const kim_gpu_params *params, double s
     kim_gpu_params same = *params;
     same.device = (*g)->info.uuid;
     TRY(gpu_open(&other, &same, address ? KIM_MEMORY_TABLE : KIM_MEMORY_ADDRESS));
-    TRY(tuning_measure(other, &others));
+    TRY(tuning_measure(other, NULL, &others));
     if (others < MARGIN * seconds) {
         kim_gpu *const slower = *g;
         *g = other;
@@ -403,7 +417,7 @@ static kim_err measure(kim_gpu **g, const kim_gpu_params *params)
 {
     kim_err err = KIM_OK;
     double seconds;
-    TRY(tuning_measure(*g, &seconds));
+    TRY(tuning_measure(*g, NULL, &seconds));
     if (params->memory_mode == KIM_MEMORY_AUTO && (*g)->info.buffer_device_address)
         TRY(compare_modes(g, params, seconds));
     write_file(*g, params->cache_dir, params->memory_mode);

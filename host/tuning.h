@@ -14,7 +14,10 @@
 // kim_gpu_create: opens a device and makes its choices.
 kim_err tuning_open(kim_gpu **out, const kim_gpu_params *params);
 
-// Measures and makes the choices of one device in its mode. seconds: of what was chosen, in all
-kim_err tuning_measure(kim_gpu *g, double *seconds);
+// Measures, and makes the choices of one device in its mode.
+//
+// only:    one choice by its name, such as "tile"; NULL: all of them
+// seconds: set to the time of what was chosen, in all
+kim_err tuning_measure(kim_gpu *g, const char *only, double *seconds);
 
 #endif

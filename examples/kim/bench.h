@@ -86,6 +86,7 @@ int bench_read_values(const char *option, const char *text, const char *otherwis
                       bench_values *out);
 
 int bench_kernels(int argc, const char **argv); // kim bench kernels
+int bench_tune(bench_format format);            // kim bench kernels --tune
 
 // ---- energy and clocks, where the system shows them: bench_sensors.c
 

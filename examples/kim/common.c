@@ -325,6 +325,7 @@ int open_gpu(opened *o)
     int status = gpu_params(&params);
     if (status != STATUS_OK)
         return status;
+    params.tuning = o->tuning;
     return kim_gpu_create(&o->gpu, &params) ? fail_library() : STATUS_OK;
 }
 

@@ -152,6 +152,9 @@ double now_seconds(void); // monotonic
 // How often Ctrl-C was pressed; chat counts and resets it, elsewhere Ctrl-C ends the program.
 extern volatile sig_atomic_t interrupts;
 
+// The rows as an array.
+cJSON *tuning_json(const kim_tuning *tuning);
+
 // Every device of this machine: [*count], free with free(). Prints nothing.
 kim_err list_devices(kim_device_info **infos, uint32_t *count);
 const char *name_of_device_type(kim_device_type type);
@@ -160,6 +163,7 @@ typedef struct opened {
     kim_gpu *gpu;
     kim_model *model;
     kim_session *session;
+    kim_tuning_mode tuning;
     const kim_session_params *expected; // the session that follows the model; NULL: not known
 } opened;
 
