@@ -145,14 +145,19 @@ KIM_API void kim_gpu_get_stats(const kim_gpu *gpu, kim_gpu_stats *out);
 // What the device reaches at best, measured.
 typedef enum kim_peak {
     KIM_PEAK_COPY, // bytes a second, read and written, of a copy by a shader that no cache holds
-    KIM_PEAK_FP32, // operations a second: multiplications and additions in registers
+    // operations a second, in registers: a multiplication with an addition is two
+    KIM_PEAK_FP32,
+    KIM_PEAK_FP16,        // in lanes
+    KIM_PEAK_INT8_DOT,    // dot products of four
+    KIM_PEAK_HALF_MATRIX, // by the device's matrices, see kim_device_info.matrix_half
+    KIM_PEAK_INT8_MATRIX,
     KIM_PEAK_COUNT,
 } kim_peak;
 
 // Measures them now, which takes a second or less on a GPU, and up to half a GiB of its memory, as
 // much as there is. Nothing else should run on the device.
 //
-// peaks: [KIM_PEAK_COUNT]
+// peaks: [KIM_PEAK_COUNT]; 0: this device, or this build, has no such arithmetic
 KIM_API kim_err kim_gpu_measure_peaks(kim_gpu *gpu, double *peaks);
 
 #ifdef __cplusplus

@@ -113,7 +113,7 @@ static void list_features(const kim_gpu *g, device_features *f)
             .timelineSemaphore = VK_TRUE,
             .subgroupBroadcastDynamicId = VK_TRUE,
             .bufferDeviceAddress = g->address,
-            .shaderFloat16 = half,
+            .shaderFloat16 = g->info.float16,
             .shaderInt8 = int8,
             .vulkanMemoryModel = half || int8,
         },

@@ -197,14 +197,20 @@ void kernel_destroy(kernel **kp)
 
 // ------------------------------------------------------------------------------------ checking
 
+static double share(double error, double bound)
+{
+    return bound > 0 ? error / bound : 0;
+}
+
 void kernel_compare(kernel *k, const char *part, uint64_t at, double got, double want, double bound)
 {
     kernel_error *const worst = &k->worst;
     const double error = fabs(got - want);
     const bool right = error <= bound;
-    if (!worst->right && (right || !isnan(error)))
-        return; // the first that is no number, else the first that is wrong, is told
-    if (right && error * worst->bound <= worst->error * bound && worst->where[0])
+    // the first that is no number, else the first that is wrong, else the nearest to it is told
+    if (!worst->right && (right || !isnan(error) || isnan(worst->error)))
+        return;
+    if (right && worst->where[0] && share(error, bound) <= share(worst->error, worst->bound))
         return;
     worst->right = right;
     worst->error = error;
@@ -335,7 +341,7 @@ static uint32_t repeats_of(const kernel *k, double seconds, uint32_t copies)
     return k->class->moves_on ? (uint32_t)fmin(n, SAMPLE_DRAWS) : (uint32_t)fmin(n, MOST_REPEATS);
 }
 
-kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most)
+kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most, double *cpu)
 {
     kim_err err = KIM_OK;
     double once;
@@ -349,13 +355,14 @@ kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most)
     for (uint32_t i = 0; i < repeats; i++)
         TRY(k->class->record(k, i % k->copies));
     TRY(run(k, &once));
-    const double start = clock_seconds();
+    const double start = clock_seconds(), cpu_start = clock_cpu_seconds();
     uint32_t done = 0;
     do {
         TRY(run(k, &seconds[done]));
         seconds[done++] /= repeats;
     } while (done < *n && clock_seconds() - start < most);
     *n = done;
+    *cpu = (clock_cpu_seconds() - cpu_start) / done / repeats;
 error:
     return err;
 }

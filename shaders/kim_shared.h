@@ -27,6 +27,7 @@ typedef uint64_t kim_handle;
 #define PEAK_COPY_LOADS 8  // 16-byte loads of a lane
 #define PEAK_FP32_CHAINS 16
 #define PEAK_FP32_STEPS 8  // of every chain in a round
+#define PEAK_MATRIX_CHAINS 8
 
 // ---- specialisation constant ids ------------------------------------------------------------
 #define SPEC_TABLE_SIZE 0 // of the device: slots of the table (memory.glsl)
@@ -281,7 +282,7 @@ struct peak_copy_args {
     KIM_HANDLE y;
 };
 
-struct peak_fp32_args {
+struct peak_args { // of all but the copy
     KIM_HANDLE y; // [lanes] f32
     KIM_UINT rounds;
     KIM_FLOAT factor;
