@@ -167,11 +167,11 @@ static kim_err time_product(kim_gpu *g, const kernel_params *listed, uint32_t co
     kim_err err = KIM_OK;
     kernel *k = NULL;
     kernel_params p = *listed;
-    double samples[SAMPLES];
+    double samples[SAMPLES], processor;
     uint32_t n = SAMPLES;
     p.columns = p.columns < columns ? p.columns : columns;
     TRY(open_kernel(&k, g, &p));
-    TRY(kernel_time(k, samples, &n, MEASURED_SECONDS));
+    TRY(kernel_time(k, samples, &n, MEASURED_SECONDS, &processor));
     *seconds = INFINITY;
     for (uint32_t i = 0; i < n; i++)
         *seconds = fmin(*seconds, samples[i]);
