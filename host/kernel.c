@@ -133,6 +133,17 @@ static kim_err restore(kernel *k)
     return move(k, true);
 }
 
+// Of one copy after the other.
+static kim_err record(kernel *k, uint32_t times)
+{
+    kim_err err = KIM_OK;
+    k->recorded = times;
+    for (uint32_t i = 0; i < times; i++)
+        TRY(k->class->record(k, i % k->copies));
+error:
+    return err;
+}
+
 kim_err kernel_create(kernel **out, kim_gpu *gpu, const kernel_params *p)
 {
     kim_err err = KIM_OK;
@@ -159,7 +170,7 @@ kim_err kernel_create(kernel **out, kim_gpu *gpu, const kernel_params *p)
     for (uint32_t i = 0; i < k->device.n_blocks; i++)
         memcpy(k->before + block_start(k, i), block_data(k, i), k->device.blocks[i].bytes);
     TRY(move(k, true));
-    TRY(k->class->record(k, 0));
+    TRY(record(k, 1));
     *out = k;
     return KIM_OK;
 error:
@@ -256,6 +267,10 @@ kim_err kernel_check(kernel *k, kernel_error *out)
     kim_err err = KIM_OK;
     if (k->ran)
         TRY(restore(k));
+    if (k->recorded > 1) { // for times
+        TRY(stream_reset(k->st));
+        TRY(record(k, 1));
+    }
     k->worst = (kernel_error){ .right = true };
     k->ran = true;
     TRY(stream_submit(k->st));
@@ -352,8 +367,7 @@ kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most, double
     TRY(stream_reset(k->st));
     TRY(make_copies(k, wanted < repeats ? wanted : repeats));
     TRY(stream_reset(k->st));
-    for (uint32_t i = 0; i < repeats; i++)
-        TRY(k->class->record(k, i % k->copies));
+    TRY(record(k, repeats));
     TRY(run(k, &once));
     const double start = clock_seconds(), cpu_start = clock_cpu_seconds();
     uint32_t done = 0;

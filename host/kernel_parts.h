@@ -49,8 +49,9 @@ struct kernel {
     uint8_t *weights;       // as a file has them
     uint32_t distinct;      // see weight_row_at
 
-    matmul_way way; // of a product
-    bool ran;       // and the inputs may have changed
+    uint32_t recorded; // how often it is in the stream
+    matmul_way way;    // of a product
+    bool ran;          // and the inputs may have changed
     double flop, bytes;
     kernel_error worst;
 };

@@ -90,8 +90,8 @@ static void test_next(void)
             for (uint32_t at = 0; at < n; at = kernel_next(at, n, most), count++)
                 last = at;
             CHECK(last == n - 1, "%u of %u: ends with %u", most, n, last);
-            CHECK(count >= (n < most ? n : most / 2) && count <= 2 * most + 1, "%u of %u: %u", most, n,
-                  count);
+            CHECK(count >= (n < most ? n : most / 2) && count <= 2 * most + 1, "%u of %u: %u", most,
+                  n, count);
         }
 }
 
@@ -183,12 +183,14 @@ static void print_log(void *user, kim_log_level level, const char *text)
         printf("%s\n", text);
 }
 
-static void run_mode(kim_memory_mode mode, const char *name)
+// unified: as it is; else as where the host does not reach the device's memory
+static void run_mode(kim_memory_mode mode, const char *name, bool unified)
 {
     test t = { .mode = name };
     CHECK_OK(kim_gpu_create(&t.gpu, &(kim_gpu_params){ .memory_mode = mode,
                                                        .validation = getenv("KIM_VALIDATION"),
                                                        .log = print_log }));
+    t.gpu->info.unified_memory &= unified;
     test_again(&t, &(kernel_params){ .op = KERNEL_NORM, .width = 64, .columns = 2 }, 0, 5);
     test_again(&t,
                &(kernel_params){ .op = KERNEL_SAMPLE, .width = 1003, .columns = 1, .greedy = true },
@@ -213,7 +215,8 @@ int main(void)
     const bool addresses = kim_gpu_info(gpu)->buffer_device_address;
     kim_gpu_destroy(&gpu);
     if (addresses)
-        run_mode(KIM_MEMORY_ADDRESS, "address");
-    run_mode(KIM_MEMORY_TABLE, "table");
+        run_mode(KIM_MEMORY_ADDRESS, "address", true);
+    run_mode(KIM_MEMORY_TABLE, "table", true);
+    run_mode(KIM_MEMORY_TABLE, "table", false);
     return 0;
 }
