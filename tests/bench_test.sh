@@ -193,6 +193,9 @@ trace_checks() {
     shows 0 '^ +[0-9]+ +[0-9.]+ us .* in .* out .*  embed Q8_0 width=[0-9]+ rows=1 ' err
     shows 0 '^  layer 1$' err
     shows 0 '^      barrier: ' err
+    run "$kim" logits $demo --ids 2,5,7 -n 1 --trace --json $validation
+    shows 0 '^	"steps":' out
+    shows 0 '^ .* in .* out .*  embed Q8_0 width=[0-9]+ rows=3 .*token_embd.weight' err
     run "$kim" bench model $demo -p 4 -n 0 -r 1 -o html $validation
     page_is_whole "$dir/out"
     shows 0 '>pp4<' out

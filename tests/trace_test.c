@@ -18,7 +18,7 @@ typedef struct trace {
     uint64_t runs, commands; // commands: of the run so far
     uint32_t dispatches, barriers, submits;
     uint32_t run_submits; // of the run so far
-    uint32_t layers; // sections of the run so far that are layers
+    uint32_t layers;      // sections of the run so far that are layers
     double seconds, products, attention, keys_read;
     bool timed;
 } trace;
