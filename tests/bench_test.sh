@@ -82,6 +82,9 @@ compare_checks() {
 }
 
 refusal_checks() {
+    run "$kim" bench report --help
+    shows 0 '^Usage: kim bench report FILE ' out
+    sentence 2 'no option --no-such-flag' "$kim" bench report --no-such-flag
     sentence 1 'none.json: No such file' "$kim" bench report "$dir/none.json"
     head -c 200 "$dir/old.json" >"$dir/part.json"
     sentence 1 'part.json is not JSON' "$kim" bench report "$dir/part.json"

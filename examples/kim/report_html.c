@@ -337,9 +337,10 @@ static void add_traces(const cJSON *rows, const spot *spots, uint32_t n, const p
         if (!cJSON_GetArraySize(trace))
             continue;
         if (!any) {
-            strbuf_printf(out, "<h2>Time on the device, layer by layer</h2>\n<p>A step of each "
-                               "test, run once more with a time stamp after each command: the last "
-                               "batch of a prompt, the last token of an answer.</p>\n");
+            strbuf_printf(
+                out, "<h2>Time on the device, layer by layer</h2>\n<p>A step of each "
+                     "test, run once more with a time stamp after each command: the last "
+                     "batch of a prompt, the last token of an answer, all of the pictures.</p>\n");
             plot_legend(colours, out);
         }
         any = true;
