@@ -139,7 +139,7 @@ static void bench_attention(bench *b, uint32_t rows, uint32_t keys)
     MUST(pool_place(&activations, cache_bytes, &cache.v));
     MUST(pool_place(&activations, 4ull * CONTROL_ROW(rows, 0), &control));
     MUST(pool_place(&activations, 4ull * rows * 4 * shape.head, &y));
-    MUST(pool_place(&activations, attention_partial_bytes(&shape, keys), &partial));
+    MUST(pool_place(&activations, attention_partial_bytes(&shape, keys, 1), &partial));
     MUST(pool_commit(&activations, b->gpu));
     memset(span_map(&qkv), 0, qkv.bytes);
     memset(span_map(&cache.k), 0x11, cache.k.bytes);
