@@ -4,8 +4,8 @@
 //
 // A slot is a session whose activations and streams are those of the batch. What the device does is
 // in the order of its queue: a piece of a prompt, a copy of K and V, a step of answers each begin
-// when what was handed in before is done. The host runs ahead of it by two steps and one piece; what
-// it writes for a slot, it writes when nothing that uses the slot is under way.
+// when what was handed in before is done. The host runs ahead of it by two steps and one piece;
+// what it writes for a slot, it writes when nothing that uses the slot is under way.
 #ifndef KIM_BATCH_H
 #define KIM_BATCH_H
 
@@ -36,11 +36,11 @@ typedef struct request {
 } request;
 
 struct batch_slot {
-    kim_session s;  // its position: tokens that are known and have their K and V when what was
-                    // handed in so far is done
-    request *r;     // NULL: the session is kept
-    uint64_t step;  // the last one of the batch that had it
-    uint64_t used;  // kim_batch.clock when it was last; 0: never
+    kim_session s; // its position: tokens that are known and have their K and V when what was
+                   // handed in so far is done
+    request *r;    // NULL: the session is kept
+    uint64_t step; // the last one of the batch that had it
+    uint64_t used; // kim_batch.clock when it was last; 0: never
 };
 
 // One of the steps of answers that are under way.
@@ -67,7 +67,7 @@ struct kim_batch {
         batch_slot *slot;
         uint32_t rows; // 0: nothing
         bool last, greedy;
-    } recorded; // what it was recorded for
+    } recorded;          // what it was recorded for
     batch_slot *reading; // whose prompt is being read
     batch_slot *first;   // whose first token is drawn by the piece under way
     stream *copy;

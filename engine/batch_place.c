@@ -8,7 +8,8 @@
 
 #define COPY_LEAST 32 // tokens: fewer are read anew rather than copied
 
-// Nothing of it is under way on the device, nor will be. The pieces of prompts have been waited for.
+// Nothing of it is under way on the device, nor will be. The pieces of prompts have been waited
+// for.
 static bool is_free(const kim_batch *b, const batch_slot *slot)
 {
     return !slot->r && slot->step <= b->collected;
@@ -32,8 +33,8 @@ static batch_slot *find_source(const kim_batch *b, const request *r, uint32_t *s
         const uint32_t n = session_common(&slot->s, &prompt, &r->pictures);
         if (!n || n < *same || !session_rings_hold(&slot->s, n))
             continue;
-        if (n == *same && (!is_free(b, slot) ||
-                           (is_free(b, best) && best->s.position <= slot->s.position)))
+        if (n == *same &&
+            (!is_free(b, slot) || (is_free(b, best) && best->s.position <= slot->s.position)))
             continue;
         best = slot;
         *same = n;

@@ -26,8 +26,7 @@ static void give_out(kim_batch *b, batch_slot *slot, uint32_t last)
     while (r->answered <= last) {
         kim_answer_token token;
         bool stop = false;
-        const kim_err err =
-            session_take_result(&slot->s, r->sampler, r->answered, &token, &stop);
+        const kim_err err = session_take_result(&slot->s, r->sampler, r->answered, &token, &stop);
         if (err || stop) {
             batch_end(b, r, err, KIM_ANSWER_STOP);
             return;
@@ -133,9 +132,7 @@ static uint32_t piece_rows(const kim_session *s, uint32_t most, uint32_t left)
     if (left <= most)
         return left;
     const session_picture *p = session_pictures_at(&s->pictures, s->position + most);
-    return !p                        ? most
-           : p->first > s->position ? p->first - s->position
-                                    : p->tile->tokens;
+    return !p ? most : p->first > s->position ? p->first - s->position : p->tile->tokens;
 }
 
 // The last piece draws the first token.
@@ -175,8 +172,7 @@ kim_err batch_submit_piece(kim_batch *b)
     for (uint32_t i = 0; i < b->params.sessions; i++)
         answering |= b->slots[i].r && b->slots[i].r->submitted;
     const uint32_t left = prompt->count - s->position;
-    const uint32_t rows =
-        piece_rows(s, answering ? b->params.piece : b->params.batch, left);
+    const uint32_t rows = piece_rows(s, answering ? b->params.piece : b->params.batch, left);
     TRY(record_piece(b, slot, rows, rows == left));
     session_write_rows(s, prompt->tokens + s->position, rows, false);
     control[CONTROL_STEP] = control[CONTROL_STOPPED] = 0;

@@ -420,8 +420,8 @@ typedef struct kim_batch_params {
 
 // What a request came to.
 typedef struct kim_request_end {
-    kim_err err;       // 0: it did not fail
-    const char *error; // the sentence that goes with it; valid during the call
+    kim_err err;        // 0: it did not fail
+    const char *error;  // the sentence that goes with it; valid during the call
     kim_answer_end end; // of one that did not fail: why. KIM_ANSWER_CALLER also if it was cancelled
     uint32_t prompt_tokens, reused_tokens; // the latter: of the prompt, those of another session
     uint32_t answer_tokens;                // given out

@@ -234,7 +234,7 @@ kim_err session_restore_rings(kim_session *s)
     const uint32_t n = s->position;
     s->position = s->written = s->loaded = 0;
     const kim_err err = run_tokens(s, &(kim_prompt){ .tokens = s->tokens, .count = n }, NULL);
-    s->position = n; // what was read is in s->tokens in any case; the next try starts anew
+    s->position = n;       // what was read is in s->tokens in any case; the next try starts anew
     s->has_logits = false; // as after any cut
     if (err)
         s->written = UINT32_MAX;

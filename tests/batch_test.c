@@ -158,8 +158,8 @@ static void check_as_alone(const scene *s, const asked *a, uint32_t context, boo
           want.end.end);
     CHECK(a->n <= want.n, "%s: %u tokens, alone %u", a->name, a->n, want.n);
     for (uint32_t i = 0; i < a->n; i++) {
-        CHECK(a->got[i] == want.got[i], "%s: token %u is %d, alone %d (%g, %g)", a->name, i, a->got[i],
-              want.got[i], (double)a->logprobs[i], (double)want.logprobs[i]);
+        CHECK(a->got[i] == want.got[i], "%s: token %u is %d, alone %d (%g, %g)", a->name, i,
+              a->got[i], want.got[i], (double)a->logprobs[i], (double)want.logprobs[i]);
         worst = fmax(worst, fabs((double)a->logprobs[i] - (double)want.logprobs[i]));
     }
     printf("  %-40s %3u read, %3u kept, %3u tokens, end %d, off by %.2g\n", a->name,
@@ -180,12 +180,13 @@ static void add_at_end(asked *a)
 
 static asked q[8];
 
-// most: tokens of each; 0: to their ends
+// most: tokens of each, of fewer that see nothing; 0: to their ends
 static void test_together(const scene *s, uint32_t most)
 {
+    const uint32_t n = most ? 4 : 6;
     static const char *const texts[] = {
-        "What do you see?", "Hello! Who are you?", "What do you see?", "What can you do?",
-        "How many stars are there?", "Tell me about colours and shapes.",
+        "What do you see?", "Hello! Who are you?",       "What do you see?",
+        "What can you do?", "How many stars are there?", "Tell me about colours and shapes.",
     };
     static const kim_sampling samplings[] = {
         { .greedy = true },
@@ -196,20 +197,23 @@ static void test_together(const scene *s, uint32_t most)
         { .seed = 4, .temperature = 0.7f },
     };
     printf("together\n");
-    kim_batch *batch = new_batch(s, (kim_batch_params){ .sessions = 3, .context = 128, .piece = 16 });
-    for (uint32_t i = 0; i < 6; i++) {
+    kim_batch *batch =
+        new_batch(s, (kim_batch_params){ .sessions = 3, .context = 128, .piece = 16 });
+    for (uint32_t i = 0; i < n; i++) {
         q[i] = (asked){ .name = texts[i], .sampling = samplings[i] };
-        q[i].image = i == 0 ? s->shapes : i == 2 || i == 4 ? s->stars : NULL;
+        q[i].image = most ? NULL : i == 0 ? s->shapes : i == 2 || i == 4 ? s->stars : NULL;
         q[i].most = i == 5 ? 5 : most;
         ask_one(s, &q[i], texts[i]);
     }
     q[0].on_token = add_other, q[0].other = &q[3];
-    q[3].on_end = add_at_end, q[3].other = &q[4];
-    q[1].on_token = add_other, q[1].other = &q[5];
+    if (n == 6) {
+        q[3].on_end = add_at_end, q[3].other = &q[4];
+        q[1].on_token = add_other, q[1].other = &q[5];
+    }
     for (uint32_t i = 0; i < 3; i++)
         add(batch, &q[i]);
     CHECK_OK(kim_batch_run(batch));
-    for (uint32_t i = 0; i < 6; i++)
+    for (uint32_t i = 0; i < n; i++)
         check_as_alone(s, &q[i], 128, true);
     kim_batch_destroy(&batch);
 }
@@ -235,8 +239,10 @@ static void check_cancelled(const scene *s, const asked *a, uint32_t context)
 
 static void test_ends(const scene *s)
 {
-    static const char *const names[] = { "to the end of the context", "has enough", "cancels",
-                                         "is cancelled", "cancelled while it waits", "goes on" };
+    static const char *const names[] = {
+        "to the end of the context", "has enough", "cancels", "is cancelled",
+        "cancelled while it waits",  "goes on"
+    };
     printf("ends\n");
     kim_batch *batch = new_batch(s, (kim_batch_params){ .sessions = 4, .context = 48 });
     for (uint32_t i = 0; i < 6; i++) {
@@ -311,7 +317,8 @@ static void test_errors(const scene *s)
     CHECK_FAILS(kim_batch_create(&batch, s->model, &many), KIM_ERR_ARGUMENT, "65");
 }
 
-// ------------------------------------------------------------------------------------------- pieces
+// -------------------------------------------------------------------------------------------
+// pieces
 
 // Where the pieces of a prompt ended.
 typedef struct borders {
@@ -382,7 +389,8 @@ static void test_pieces(const scene *s, uint32_t piece, uint32_t length)
     check_borders(&pieces, piece, picture, s->image_tokens);
     CHECK(pieces.at[pieces.count - 1] == length, "the last piece ends at %u",
           pieces.at[pieces.count - 1]);
-    CHECK(tokens == steps && steps == pieces.count + 1, "%u tokens came in %u steps", tokens, steps);
+    CHECK(tokens == steps && steps == pieces.count + 1, "%u tokens came in %u steps", tokens,
+          steps);
     CHECK_OK(kim_batch_run(batch));
     // alone, both, alone: for each of the two streams
     const uint64_t recorded = stats_of(batch).recorded;
@@ -393,7 +401,8 @@ static void test_pieces(const scene *s, uint32_t piece, uint32_t length)
     kim_batch_destroy(&batch);
 }
 
-// -------------------------------------------------------------------------------------------- reuse
+// --------------------------------------------------------------------------------------------
+// reuse
 
 // How many tokens of a prompt another request and its answer begin with, where all was read.
 static uint32_t common(const asked *a, const asked *before)
@@ -455,13 +464,15 @@ static void test_reuse(const scene *s)
     ask_one(s, &q[0], "What do you see?");
     run_one(s, batch, &q[0], 0);
     q[1].name = "it goes on";
-    ask(s, &q[1], 3, (const char *const[]){ "What do you see?", text_of(s, &q[0]),
-                                            "How many red shapes are there?" });
+    ask(s, &q[1], 3,
+        (const char *const[]){ "What do you see?", text_of(s, &q[0]),
+                               "How many red shapes are there?" });
     CHECK(common(&q[1], &q[0]) == q[0].count + q[0].n, "the answer is read as other tokens");
     run_one(s, batch, &q[1], q[0].count + q[0].n);
     q[2].name = "the same once more: its last token is read";
-    q[2] = (asked){ .name = q[2].name, .sampling = q[1].sampling, .image = q[1].image,
-                    .count = q[1].count };
+    q[2] = (asked){
+        .name = q[2].name, .sampling = q[1].sampling, .image = q[1].image, .count = q[1].count
+    };
     memcpy(q[2].ids, q[1].ids, sizeof q[1].ids);
     run_one(s, batch, &q[2], q[1].count - 1); // a copy: the one before lives on
     q[3].name = "another picture";
@@ -512,7 +523,8 @@ static void test_oldest(const scene *s)
     printf("the oldest goes\n");
     kim_batch *batch = new_batch(s, (kim_batch_params){ .sessions = 2, .context = 256 });
     for (uint32_t i = 0; i < 5; i++) {
-        q[i] = (asked){ .name = i < 3 ? "one after the other" : "goes on", .sampling = { .seed = 1 } };
+        q[i] =
+            (asked){ .name = i < 3 ? "one after the other" : "goes on", .sampling = { .seed = 1 } };
         if (i < 3)
             ask_one(s, &q[i], texts[i]);
         else // the second goes on, then the first
@@ -587,7 +599,8 @@ static void test_threads(const scene *s)
     pthread_t thread;
     bool idle = false;
     printf("threads\n");
-    kim_batch *batch = new_batch(s, (kim_batch_params){ .sessions = 4, .context = 64, .piece = 16 });
+    kim_batch *batch =
+        new_batch(s, (kim_batch_params){ .sessions = 4, .context = 64, .piece = 16 });
     for (uint32_t i = 0; i < 8; i++) {
         q[i] = (asked){ .name = "of another thread", .sampling = { .seed = i + 1 } };
         ask_one(s, &q[i], i % 2 ? "What can you do?" : "Hello!");
@@ -605,7 +618,7 @@ static void test_threads(const scene *s)
     kim_batch_destroy(&batch);
 }
 
-static void scene_open(scene *s, const char *tests_folder)
+static void scene_open(scene *s, const char *tests_folder, bool pictures)
 {
     char model[512], mmproj[512], picture[512];
     kim_image *images[2];
@@ -618,7 +631,8 @@ static void scene_open(scene *s, const char *tests_folder)
     CHECK_OK(kim_image_open(&s->stars, picture));
     images[0] = s->shapes;
     images[1] = s->stars;
-    CHECK_OK(kim_images_encode(s->model, images, 2, NULL, NULL));
+    if (pictures)
+        CHECK_OK(kim_images_encode(s->model, images, 2, NULL, NULL));
     s->image_token = kim_model_get_info(s->model)->image_token;
     s->image_tokens = kim_model_get_info(s->model)->image_tokens;
 }
@@ -636,9 +650,9 @@ int main(int argc, char **argv)
     scene s = { 0 };
     model_options_read(&o, argc, argv);
     s.gpu = model_gpu(&o);
-    scene_open(&s, o.tests_folder);
+    scene_open(&s, o.tests_folder, !o.limit);
     test_together(&s, o.limit);
-    if (o.limit) // no more than that many tokens on a slow driver: there, it is the shaders' turn
+    if (o.limit) // a slow driver: that its shaders do the same is what matters
         goto done;
     test_ends(&s);
     test_errors(&s);

@@ -64,10 +64,12 @@ static void add_row(cells *c, const bench_row *r)
     add_number(c, "n_gen", r->n_gen);
     add_number(c, "n_images", r->n_images);
     add_number(c, "n_depth", r->n_depth);
+    add_number(c, "n_sessions", r->n_sessions);
     add_number(c, "avg_ns", r->avg_ns);
     add_number(c, "stddev_ns", r->stddev_ns);
     add_number(c, "avg_ts", r->avg_ts);
     add_number(c, "stddev_ts", r->stddev_ts);
+    add_number(c, "avg_ts_session", r->avg_ts_session);
     add_number(c, "ttft_ms", r->ttft_ms);
     add_number(c, "bandwidth_gbs", r->bandwidth_gbs);
     add_number(c, "copy_share", r->copy_share);
@@ -194,6 +196,7 @@ static void print_table(const bench *b)
         int decimals;
         const char *unit;
     } columns[] = {
+        { "each t/s", offsetof(bench_row, avg_ts_session), 1, 2, "" },
         { "first token ms", offsetof(bench_row, ttft_ms), 1, 1, "" },
         { "GB/s", offsetof(bench_row, bandwidth_gbs), 1, 1, "" },
         { "of copy", offsetof(bench_row, copy_share), 100, 0, "%" },
@@ -240,9 +243,11 @@ static void print_notes(const bench *b)
 {
     const kim_device_info *device = kim_gpu_info(b->o.gpu);
     char bytes[32], text[32];
-    puts("\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
-         "a\n"
-         "step: one token, or a batch of the prompt. Of pictures, tokens are soft tokens.");
+    puts(
+        "\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
+        "a\n"
+        "step: one token of each session, or a batch of a prompt; t/s is that of all sessions, of\n"
+        "which there are N in a test \"x N\". Of pictures, tokens are soft tokens.");
     printf("\nload: open %.3f s (%s), %u pipelines %.3f s, upload %.3f s", b->load.open_seconds,
            format_bytes(b->info.file_bytes, bytes), b->made.pipelines, b->made.pipeline_seconds,
            b->load.upload_seconds);
