@@ -92,7 +92,7 @@ kim_err kim_batch_create(kim_batch **out, kim_model *model, const kim_batch_para
     TRY(fill_params(model, params, &b->params, &p));
     TRY(make_slots(b, &p));
     TRY(session_memory_commit(&b->shared, model->gpu));
-    TRY(session_create_pipelines(&b->slots[0].s));
+    TRY(session_make_pipelines(model, &p));
     TRY(stream_create(&b->prompt, model->gpu));
     TRY(stream_create(&b->copy, model->gpu));
     for (uint32_t i = 0; i < BATCH_AHEAD; i++)

@@ -110,8 +110,11 @@ kim_err session_memory_zero(session_memory *mem, stream *st); // with an empty s
 // kv: of one session
 kim_plan session_memory_plan(const session_memory *mem, const kv_cache *kv, const kim_model *model);
 
-// Makes all pipelines of this session now and at once, not one by one in the middle of an answer.
-kim_err session_create_pipelines(const kim_session *s);
+// Makes all pipelines that a session needs now and at once, not one by one in the middle of an
+// answer; those that exist already are skipped. session.c
+//
+// p: filled in by session_params_fill
+kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p);
 
 // Records one step of `rows` tokens into an empty stream. forward.c
 //
