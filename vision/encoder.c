@@ -278,6 +278,7 @@ static kim_err load_projection(const loader *l)
     }
     e->project.sources[0].data = turned;
     TRY(upload_linear(l->to, &e->project));
+    TRY(uploader_finish(l->to)); // while there is `turned`
 error:
     if (l->to)
         e->project.sources[0].data = NULL;
