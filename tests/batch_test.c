@@ -582,13 +582,15 @@ static void test_rings(scene *of, const char *tests_folder)
 
 // ---------------------------------------------------------------------------------------- threads
 
+static bool in_time; // the one that was cancelled had not ended
+
 static void *add_all(void *argument)
 {
     kim_batch *batch = argument;
     for (uint32_t i = 1; i < 8; i++) {
         add(batch, &q[i]);
         if (i == 5)
-            (void)kim_batch_cancel(batch, q[i].id);
+            in_time = kim_batch_cancel(batch, q[i].id);
     }
     return NULL;
 }
@@ -611,9 +613,10 @@ static void test_threads(const scene *s)
         CHECK_OK(kim_batch_step(batch, &idle));
     pthread_join(thread, NULL);
     CHECK_OK(kim_batch_run(batch));
-    check_cancelled(s, &q[5], 64);
+    if (in_time)
+        check_cancelled(s, &q[5], 64);
     for (uint32_t i = 0; i < 8; i++)
-        if (i != 5)
+        if (i != 5 || !in_time)
             check_as_alone(s, &q[i], 64, true);
     kim_batch_destroy(&batch);
 }
