@@ -39,7 +39,7 @@ static kim_err check(const kim_session *s, const kim_sampler *sampler, const kim
     return KIM_OK;
 }
 
-static sample_params sample_of(const kim_session *s, bool greedy)
+sample_params session_sample_of(const kim_session *s, bool greedy)
 {
     const session_memory *mem = &s->memory;
     return (sample_params){
@@ -59,7 +59,7 @@ static kim_err record(kim_session *s, bool greedy)
 {
     kim_err err = KIM_OK;
     answer_streams *a = &s->answer;
-    const sample_params sample = sample_of(s, greedy);
+    const sample_params sample = session_sample_of(s, greedy);
     const span logits = span_part(&s->memory.logits, 0, s->memory.logits_back.bytes);
     if (a->recorded && a->greedy == greedy)
         return KIM_OK;
@@ -85,24 +85,29 @@ static stream *stream_of(const kim_session *s, uint32_t step)
     return step ? s->answer.steps[step % STEPS_AHEAD] : s->answer.first;
 }
 
-static void write_state(const generation *g)
+void session_write_sampling(const kim_session *s, const kim_sampler *sampler, const int32_t *stops,
+                            uint32_t n_stops)
 {
-    const session_memory *mem = &g->s->memory;
-    uint32_t *control = span_map(&mem->control);
-    struct sampling_block *sampling = span_map(&mem->sampling);
-    control[CONTROL_POSITION] = g->position - 1; // of the row whose logits these are
-    control[CONTROL_STEP] = control[CONTROL_STOPPED] = 0;
-    memcpy(span_map(&mem->history), g->s->tokens, g->position * sizeof *g->s->tokens);
+    struct sampling_block *sampling = span_map(&s->memory.sampling);
     int32_t ends[TOKENIZER_MOST_ENDS];
-    const int32_t *stops = g->params->stops;
-    sampling->n_stops = g->params->n_stops;
+    sampling->n_stops = n_stops;
     if (!stops) {
-        const tokenizer *t = g->s->model->tokens;
+        const tokenizer *t = s->model->tokens;
         sampling->n_stops = t ? tokenizer_list_ends(t, ends) : 0;
         stops = ends;
     }
     memcpy(sampling->stops, stops, sampling->n_stops * sizeof *sampling->stops);
-    sampler_fill_block(g->sampler, sampling, 0, SAMPLE_DRAWS);
+    sampler_fill_block(sampler, sampling, 0, SAMPLE_DRAWS);
+}
+
+static void write_state(const generation *g)
+{
+    const session_memory *mem = &g->s->memory;
+    uint32_t *control = span_map(&mem->control);
+    control[CONTROL_POSITION] = g->position - 1; // of the row whose logits these are
+    control[CONTROL_STEP] = control[CONTROL_STOPPED] = 0;
+    memcpy(span_map(&mem->history), g->s->tokens, g->position * sizeof *g->s->tokens);
+    session_write_sampling(g->s, g->sampler, g->params->stops, g->params->n_stops);
 }
 
 static kim_err submit_next(generation *g)
@@ -118,12 +123,11 @@ error:
     return err;
 }
 
-// Takes what step `g->given` drew. The random numbers of steps that run are not changed: they are
-// written again as they are.
-static kim_err take_result(const generation *g, kim_answer_token *out, bool *stop)
+// The random numbers of steps that run are not changed: they are written again as they are.
+kim_err session_take_result(const kim_session *s, kim_sampler *sampler, uint32_t step,
+                            kim_answer_token *out, bool *stop)
 {
-    const session_memory *mem = &g->s->memory;
-    const uint32_t step = g->given;
+    const session_memory *mem = &s->memory;
     const uint32_t *result =
         (const uint32_t *)span_map(&mem->results) + (uint64_t)(step % SAMPLE_SLOTS) * 4;
     const uint32_t status = result[SAMPLE_RESULT_STATUS];
@@ -134,13 +138,13 @@ static kim_err take_result(const generation *g, kim_answer_token *out, bool *sto
                         step, result[SAMPLE_RESULT_MARK]);
     if (status == SAMPLE_ODD || status == SAMPLE_NOTHING)
         return sampler_fail_logits(status == SAMPLE_ODD, result[SAMPLE_RESULT_ID],
-                                   g->s->model->files.draw_limit);
+                                   s->model->files.draw_limit);
     memcpy(&out->id, &result[SAMPLE_RESULT_ID], sizeof out->id);
     memcpy(&out->logprob, &result[SAMPLE_RESULT_LOGPROB], sizeof out->logprob);
     *stop = status == SAMPLE_STOP;
-    sampler_consume(g->sampler, 1);
+    sampler_consume(sampler, 1);
     if ((step + 1) % (SAMPLE_DRAWS / 2) == 0)
-        sampler_fill_block(g->sampler, span_map(&mem->sampling), step + 1, SAMPLE_DRAWS);
+        sampler_fill_block(sampler, span_map(&mem->sampling), step + 1, SAMPLE_DRAWS);
     return KIM_OK;
 }
 
@@ -156,7 +160,7 @@ static kim_err run(generation *g, kim_answer_end *end)
         kim_answer_token token;
         bool stop = false;
         TRY(stream_wait(stream_of(s, g->given)));
-        TRY(take_result(g, &token, &stop));
+        TRY(session_take_result(s, g->sampler, g->given, &token, &stop));
         if (stop) {
             *end = KIM_ANSWER_STOP;
             break;

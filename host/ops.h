@@ -90,7 +90,18 @@ kim_err op_attention(stream *st, const attention_params *p);
 // op_rope and op_attention in one, for a step of one row; qkv stays as it is. Of `rope`, what
 // attention has too is not looked at.
 kim_err op_attention_rope(stream *st, const attention_params *p, const rope_params *rope);
-uint64_t attention_partial_bytes(const head_shape *shape, uint32_t cache_rows);
+
+// The same for p->rows sessions, with a row each of qkv and y. Each is a dispatch of its own, and
+// none waits for another.
+typedef struct attention_session {
+    const span *control;   // instead of p->control and p->cache
+    const kv_cache *cache; // all of one size
+} attention_session;
+kim_err op_attention_rope_each(stream *st, const attention_params *p, const rope_params *rope,
+                               const attention_session *sessions);
+
+// sessions: the most rows of op_attention_rope_each; 1 where it is not used
+uint64_t attention_partial_bytes(const head_shape *shape, uint32_t cache_rows, uint32_t sessions);
 
 // y[r, i] = gelu(x[r, i]) * x[r, width + i]
 kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32_t width);
@@ -109,6 +120,7 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
 // history stay. After both, CONTROL_STOPPED is set, and further steps change nothing.
 typedef struct sample_params {
     const span *logits;   // [vocab], or more
+    uint64_t logits_at;   // bytes to the first of them
     const span *control;  // CONTROL_STEP and CONTROL_STOPPED are the host's to set first
     const span *history;  // [context + 1] u32: tokens by position; those up to this row's are there
     const span *sampling; // struct sampling_block
@@ -119,6 +131,9 @@ typedef struct sample_params {
     bool greedy;          // take the most probable; of the sampling block only stops are used
 } sample_params;
 kim_err op_sample(stream *st, const sample_params *p);
+
+// The same for n sessions, which do not wait for each other.
+kim_err op_sample_each(stream *st, const sample_params *list, uint32_t n);
 uint64_t sample_scratch_bytes(uint32_t vocab);
 
 typedef struct layer_norm_params {

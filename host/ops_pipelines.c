@@ -8,7 +8,6 @@
 #define MAX_COLUMNS 16 // of one workgroup of matmul
 #define MAX_QUERIES 16 // of one workgroup of attention
 #define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
-#define SPLIT_ROWS 8   // few
 #define MAX_SPLITS 8
 #define FULL_DIMENSIONS 40 // of a lane of attention_full on a GPU, at most
 

@@ -29,6 +29,8 @@ enum {
     SAMPLE_CHUNK = 1, // ids of a workgroup; 0: one workgroup
 };
 
+#define SPLIT_ROWS 8 // of a session, for which attention cuts its keys: not for more at once
+
 // How lanes of a GPU share a product of up to eight columns: so many add up each sum, and so many
 // groups of rows are in a workgroup. Which one is fastest is measured, see tuning.h.
 typedef struct few_shape {
@@ -50,6 +52,12 @@ extern const tile_shape tile_shapes[TILE_SHAPES]; // the first is the default
 static inline uint32_t divide_up(uint32_t a, uint32_t b)
 {
     return (a + b - 1) / b;
+}
+
+// `at` bytes further
+static inline kim_handle handle_part(const stream *st, const span *s, uint64_t at)
+{
+    return span_handle(s) + (stream_gpu(st)->address ? at : at << 32);
 }
 
 // flags: MATMUL_BIAS and so on; 0 for paired rows

@@ -27,7 +27,7 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
     const uint32_t groups = chunk ? divide_up(p->vocab, chunk) : 1;
     const bool moves_on = stage == KIM_VARIANT_SAMPLE_GREEDY || stage == KIM_VARIANT_SAMPLE_DRAW;
     const struct sample_args args = {
-        .logits = span_handle(p->logits),
+        .logits = handle_part(st, p->logits, p->logits_at),
         .control = span_handle(p->control),
         .history = span_handle(p->history),
         .sampling = span_handle(p->sampling),
@@ -62,15 +62,28 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
     return stream_dispatch(st, &d);
 }
 
-kim_err op_sample(stream *st, const sample_params *p)
+kim_err op_sample_each(stream *st, const sample_params *list, uint32_t n)
 {
     kim_err err = KIM_OK;
-    if (p->greedy)
-        return add_stage(st, p, KIM_VARIANT_SAMPLE_GREEDY);
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_MAX));
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_COUNT));
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_GATHER));
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_DRAW));
+    static const enum kim_variant stages[] = {
+        KIM_VARIANT_SAMPLE_MAX,
+        KIM_VARIANT_SAMPLE_COUNT,
+        KIM_VARIANT_SAMPLE_GATHER,
+        KIM_VARIANT_SAMPLE_DRAW,
+    };
+    for (uint32_t i = 0; i < n; i++)
+        if (list[i].greedy)
+            TRY(add_stage(st, &list[i], KIM_VARIANT_SAMPLE_GREEDY));
+    // stage by stage: what waits for the stage before waits once for that of all sessions
+    for (uint32_t stage = 0; stage < sizeof stages / sizeof *stages; stage++)
+        for (uint32_t i = 0; i < n; i++)
+            if (!list[i].greedy)
+                TRY(add_stage(st, &list[i], stages[stage]));
 error:
     return err;
+}
+
+kim_err op_sample(stream *st, const sample_params *p)
+{
+    return op_sample_each(st, p, 1);
 }
