@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a session takes on the device: every tensor is placed before anything is allocated.
-#include "session.h"
+#include "speculative.h"
 
 #include "host/error.h"
 #include "host/matmul_ways.h"
@@ -35,7 +35,7 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
         out->batch = encoder_get_shape(m->vision)->tokens;
     if (out->batch > out->context)
         out->batch = out->context;
-    return KIM_OK;
+    return speculation_params_fill(m, out);
 }
 
 // K and V of every layer: all positions, or a ring of what the window of the oldest token of a
@@ -80,12 +80,13 @@ static kim_err place_rows(pool *p, uint32_t rows, uint64_t words, span *out)
 }
 
 // What tokens are drawn with on the device.
-static kim_err place_sampling(session_memory *mem, const kim_model *m, uint32_t context)
+static kim_err place_sampling(session_memory *mem, const kim_model *m, const kim_session_params *p)
 {
     kim_err err = KIM_OK;
-    TRY(place_rows(&mem->upload, 1, context + 1ull, &mem->history));
+    const uint64_t scratch = sample_scratch_bytes(m->arch.vocab) * speculation_rows(p);
+    TRY(place_rows(&mem->upload, 1, p->context + 1ull, &mem->history));
     TRY(pool_place(&mem->upload, sizeof(struct sampling_block), &mem->sampling));
-    TRY(pool_place(&mem->activations, sample_scratch_bytes(m->arch.vocab), &mem->sample_scratch));
+    TRY(pool_place(&mem->activations, scratch, &mem->sample_scratch));
     TRY(place_rows(&mem->readback, SAMPLE_SLOTS, 4, &mem->results));
 error:
     return err;
@@ -151,7 +152,7 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
     REQUIRE_MEMORY(mem->kv);
     TRY(place_kv(mem, m, p));
     TRY(place_activations(mem, m, gpu, p->batch));
-    TRY(place_sampling(mem, m, p->context));
+    TRY(place_sampling(mem, m, p));
     return KIM_OK;
 error:
     session_memory_destroy(mem);
@@ -187,12 +188,13 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_ses
         .activations =
             pool_bytes(&mem.activations) + pool_bytes(&mem.upload) + pool_bytes(&mem.readback),
     };
+    TRY(speculation_plan(gpu, &p, &out->draft));
     for (uint32_t i = 0; i < model->arch.layers; i++)
         if (model->arch.is_local[i])
             out->kv_local_rows = mem.kv[i].rows;
     if (model->vision)
         encoder_plan(model->vision, &out->vision_weights, &out->vision_activations);
-    out->total = out->weights + out->kv_local + out->kv_global + out->activations +
+    out->total = out->weights + out->kv_local + out->kv_global + out->activations + out->draft +
                  out->vision_weights + out->vision_activations;
 error:
     session_memory_destroy(&mem);
