@@ -405,6 +405,84 @@ static void drafts_case(ops_run *run, const kim_sampling *params, uint32_t rows,
     case_end(&c);
 }
 
+// Pearson's statistic of counts against softmax(logits).
+static double chi_square(const uint32_t *counts, const float *logits, uint32_t vocab)
+{
+    const double log_sum = reference_log_sum(logits, vocab);
+    double all = 0, statistic = 0;
+    for (uint32_t i = 0; i < vocab; i++)
+        all += counts[i];
+    for (uint32_t i = 0; i < vocab; i++) {
+        const double expected = all * exp((double)logits[i] - log_sum);
+        statistic += (counts[i] - expected) * (counts[i] - expected) / expected;
+    }
+    return statistic;
+}
+
+// A draft, right or wrong, leaves the distributions of the first token and, where the first is as
+// the draft, of the second what they are: thousands of steps of two rows. Had both rows the same
+// random number, or had a right draft a chance of its own to be taken, the statistics would be
+// hundreds; of seven degrees of freedom they are above 40 once in a million times.
+static void distribution_case(ops_run *run)
+{
+    enum { VOCAB = 8, STEPS = SAMPLE_DRAWS / 2, RUNS = 100, DRAFT = 3 };
+    static const float logits[2][VOCAB] = {
+        { 0.5f, -0.3f, 0.1f, 1.6f, 0, -0.8f, 0.7f, 0.2f },
+        { -0.2f, 0.9f, 0.4f, 0.3f, -0.6f, 0, 1.1f, -0.1f },
+    };
+    uint32_t counts[2][VOCAB] = { { 0 } };
+    ops_case c;
+    sample_tensors t = { .vocab = VOCAB, .position = PROMPT - 1 };
+    case_begin(&c, run, "sample the distribution");
+    t.logits = case_place_floats(&c, 2 * VOCAB);
+    t.control = case_place_floats(&c, CONTROL_ROW(3, 0));
+    t.history = case_place_floats(&c, PROMPT + 2 * STEPS);
+    t.sampling = case_place(&c, sizeof(struct sampling_block));
+    t.scratch = case_place(&c, 2 * sample_scratch_bytes(VOCAB));
+    t.results = case_place_floats(&c, SAMPLE_SLOTS * 4);
+    case_commit(&c);
+    memset(case_data(&t.scratch), 0, t.scratch.bytes);
+    memcpy(case_data(&t.logits), logits, sizeof logits);
+    uint32_t *control = case_data(&t.control);
+    const uint32_t *results = case_data(&t.results);
+    kim_sampler *s;
+    MUST(kim_sampler_create(&s, &(kim_sampling){ .seed = 11, .top_k = UINT32_MAX, .top_p = 1 }));
+    for (uint32_t i = 0; i < STEPS; i++)
+        MUST(op_sample(run->st, &(sample_params){
+                                    .logits = &t.logits,
+                                    .control = &t.control,
+                                    .history = &t.history,
+                                    .sampling = &t.sampling,
+                                    .scratch = &t.scratch,
+                                    .results = &t.results,
+                                    .vocab = VOCAB,
+                                    .rows = 2,
+                                }));
+    for (uint32_t r = 0; r < RUNS; r++) {
+        start(&t, 0);
+        control[CONTROL_ROW(1, CONTROL_ROW_TOKEN)] = DRAFT;
+        sampler_fill_block(s, case_data(&t.sampling), 0, SAMPLE_DRAWS);
+        case_run(&c);
+        sampler_consume(s, control[CONTROL_STEP]);
+        bool second = false;
+        for (uint32_t i = 0; i < control[CONTROL_STEP]; i++) {
+            counts[second][results[i * 4 + SAMPLE_RESULT_ID] % VOCAB]++;
+            second = results[i * 4 + SAMPLE_RESULT_STATUS] == SAMPLE_AGREED;
+        }
+    }
+    case_check(&c, "chi-square of the first", 0, chi_square(counts[0], logits[0], VOCAB), 0, 40);
+    case_check(&c, "chi-square of the second", 0, chi_square(counts[1], logits[1], VOCAB), 0, 40);
+    case_check(&c, "seconds", 0, counts[0][DRAFT],
+               counts[1][0] + counts[1][1] + counts[1][2] + counts[1][3] + counts[1][4] +
+                   counts[1][5] + counts[1][6] + counts[1][7],
+               0);
+    if (getenv("KIM_TEST_VERBOSE"))
+        printf("%s: %.1f, %.1f, %u drafts right\n", c.name, chi_square(counts[0], logits[0], VOCAB),
+               chi_square(counts[1], logits[1], VOCAB), counts[0][DRAFT]);
+    kim_sampler_destroy(&s);
+    case_end(&c);
+}
+
 static void propose_case(ops_run *run, uint32_t drafts, uint32_t from_position)
 {
     enum { ROOM = 40, POSITION = 11 };
@@ -455,6 +533,7 @@ static void cases_drafts(ops_run *run)
     drafts_case(run, &greedy, 2, 0, 2);
     drafts_case(run, &greedy, 2, 1, 0);
     drafts_case(run, &drawn, 3, 1, 2); // the stop is beyond the wrong draft
+    distribution_case(run);
     for (uint32_t n = 1; n < 8; n += 3)
         propose_case(run, n, 17 + n);
 }

@@ -15,7 +15,7 @@
 // By how much logits differ between steps of one row and of several; measured: up to 0.003.
 #define ROUNDING 0.01f
 
-enum { BATCH = 32, CONTEXT = 300, START = 90, PART = 40 }; // rings of 64 positions wrap
+enum { BATCH = 32, CONTEXT = 300, START = 90, PART = 30 }; // rings of 64 positions wrap
 
 static const int32_t none[1]; // no stops
 
@@ -88,12 +88,13 @@ static int by_logit(const void *a, const void *b)
     return x->logit != y->logit ? (x->logit > y->logit ? -1 : 1) : x->id - y->id;
 }
 
-// The logits after the start and the first n tokens, read one by one without drafts.
-static void find_logits(const small_model *m, const answer *a, uint32_t n, float *logits)
+// The logits after the start and the first n tokens, read so many at a time, without drafts.
+static void find_logits(const small_model *m, const answer *a, uint32_t n, uint32_t at_once,
+                        float *logits)
 {
     kim_session *s = begin(m, CONTEXT, NULL, 0);
-    for (uint32_t i = 0; i < n; i++)
-        CHECK_OK(kim_session_append(s, &a->ids[i], 1));
+    for (uint32_t i = 0; i < n; i += at_once)
+        CHECK_OK(kim_session_append(s, &a->ids[i], at_once < n - i ? at_once : n - i));
     memcpy(logits, kim_session_logits(s), m->expected.vocab * sizeof *logits);
     kim_session_destroy(&s);
 }
@@ -110,7 +111,7 @@ static bool may_differ(const small_model *m, const answer *got, uint32_t n, kim_
     kim_sampler *sampler = sampler_of(p);
     const uint32_t vocab = m->expected.vocab;
     CHECK(vocab <= MOST_VOCAB, "a vocabulary of %u", vocab);
-    find_logits(m, got, n, logits);
+    find_logits(m, got, n, 1, logits);
     sampler_consume(sampler, n);
     sampler_fill_block(sampler, &block, 0, 1);
     kim_sampler_destroy(&sampler);
@@ -174,7 +175,7 @@ static void check_left(const small_model *m, kim_session *s, const answer *a, co
         more.ids[more.count++] = m->ids[START];
         CHECK_OK(kim_session_append(s, &m->ids[START], 1));
     }
-    find_logits(m, &more, more.count, logits);
+    find_logits(m, &more, more.count, BATCH, logits);
     double worst = 0;
     for (uint32_t i = 0; i < m->expected.vocab; i++)
         worst = fmax(worst, fabs((double)kim_session_logits(s)[i] - (double)logits[i]));
@@ -241,7 +242,7 @@ static const struct {
     kim_sampling params;
 } samplings[] = {
     { "greedy", { .greedy = true } },
-    { "the published defaults", { .seed = 1 } },
+    { "the published defaults", { .seed = 6 } },
     { "cool, a penalty", { .seed = 2, .temperature = 0.7f, .repeat_penalty = 1.2f } },
 };
 enum { SAMPLINGS = sizeof samplings / sizeof *samplings };
@@ -267,9 +268,9 @@ static void test_same(const small_model *m, const drafter *drafters, uint32_t co
         kim_session *s = begin(m, CONTEXT, NULL, 0);
         answer_twice(s, p, &plain);
         kim_session_destroy(&s);
-        for (uint32_t j = 0; j < 2 * count; j++) {
-            const drafter *d = &drafters[j / 2];
-            const uint32_t least = j % 2 ? DRAFT_MOST : 0;
+        for (uint32_t j = 0; j < count + 2; j++) {
+            const drafter *d = &drafters[j % count];
+            const uint32_t least = j < count ? DRAFT_MOST : 0;
             char what[80];
             kim_session_stats stats;
             snprintf(what, sizeof what, "%s, %s, %s", samplings[i].name, d->name,
