@@ -45,6 +45,8 @@ typedef struct common_options {
     char *model, *mmproj, *quantize, *synthetic;
     char *device, *memory_mode, *memory_cap;
     int context, batch;
+    char *model_draft;
+    int lookup, draft_most, draft_least;
     int verbose, validation;
 } common_options;
 
@@ -53,6 +55,7 @@ extern struct poptOption model_options[];     // -m, --mmproj, --quantize
 extern struct poptOption synthetic_options[]; // --synthetic
 extern struct poptOption device_options[];    // --device, --memory-mode, …
 extern struct poptOption session_options[];   // --context, --batch
+extern struct poptOption draft_options[];     // --model-draft, --lookup, …
 
 // One line of a table that includes another table.
 #define INCLUDE_OPTIONS(table, title)                                                              \
@@ -156,7 +159,7 @@ const char *name_of_device_type(kim_device_type type);
 
 typedef struct opened {
     kim_gpu *gpu;
-    kim_model *model;
+    kim_model *model, *draft; // draft: NULL: none
     kim_session *session;
 } opened;
 
@@ -171,7 +174,7 @@ int open_gpu(opened *o);
 int open_model(opened *o);   // on o->gpu; with none the weights stay in the file. That of
                              // --synthetic where the command has it and it is given
 int open_encoder(opened *o); // only the encoder of --mmproj
-int open_session(opened *o, uint32_t context);
+int open_session(opened *o, uint32_t context); // with the model of --model-draft, if it is given
 
 // Destroys what is open. Returns status, or STATUS_FAILED when --validation found something.
 int close_all(opened *o, int status);
