@@ -18,13 +18,13 @@ typedef struct generation {
     kim_session *s;
     kim_sampler *sampler;
     const kim_answer_params *params;
-    uint32_t position; // at which token 0 will stand
-    uint32_t most;     // tokens that will be given out at most
-    bool to_the_end;   // the context has no room for more
-    bool stopped;      // a stop was drawn after the last token
-    uint32_t drawn;    // tokens the host has seen
-    uint32_t given;    // tokens given out
-    uint32_t steps;    // handed in
+    uint32_t position;                 // at which token 0 will stand
+    uint32_t most;                     // tokens that will be given out at most
+    bool to_the_end;                   // the context has no room for more
+    bool stopped;                      // a stop was drawn after the last token
+    uint32_t drawn;                    // tokens the host has seen
+    uint32_t given;                    // tokens given out
+    uint32_t steps;                    // handed in
     running_step running[STEPS_AHEAD]; // [n_running] the oldest first
     uint32_t n_running;
 } generation;

@@ -50,10 +50,10 @@ typedef struct session_pictures {
 
 // What a recorded stream computes after the layers.
 typedef enum step_output {
-    STEP_NOTHING,   // a part of a prompt that goes on
-    STEP_LOGITS,    // of the last token
-    STEP_SCORES,    // of all tokens, and the logits of the last
-    STEP_ON_DEVICE, // logits of the last token, which the host does not read
+    STEP_NOTHING,        // a part of a prompt that goes on
+    STEP_LOGITS,         // of the last token
+    STEP_SCORES,         // of all tokens, and the logits of the last
+    STEP_ON_DEVICE,      // logits of the last token, which the host does not read
     STEP_ROWS_ON_DEVICE, // the same of all tokens, at most SCORE_ROWS
 } step_output;
 
@@ -81,7 +81,7 @@ struct kim_session {
     step_stream prompt; // the last shape of batch
     answer_streams answer;
     struct speculation *speculation; // NULL: no drafts
-    int32_t *tokens; // [context]
+    int32_t *tokens;                 // [context]
     session_pictures pictures;
     uint32_t position;
     uint32_t written; // one beyond the highest position whose K and V were written: positions below

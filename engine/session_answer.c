@@ -107,9 +107,8 @@ static kim_err hand_in(generation *g)
     kim_err err = KIM_OK;
     kim_session *s = g->s;
     while (!g->stopped && g->n_running < STEPS_AHEAD && g->drawn + g->n_running < g->most) {
-        const uint32_t drafts = g->steps && s->speculation
-                                    ? speculation_choose(s->speculation, g)
-                                    : 0;
+        const uint32_t drafts =
+            g->steps && s->speculation ? speculation_choose(s->speculation, g) : 0;
         if (drafts && g->n_running) // they follow what these draw
             break;
         if (drafts) {
@@ -127,8 +126,8 @@ error:
 
 kim_err answer_result(const kim_session *s, uint32_t index, const uint32_t **out)
 {
-    const uint32_t *result = (const uint32_t *)span_map(&s->memory.results) +
-                             (uint64_t)(index % SAMPLE_SLOTS) * 4;
+    const uint32_t *result =
+        (const uint32_t *)span_map(&s->memory.results) + (uint64_t)(index % SAMPLE_SLOTS) * 4;
     const uint32_t status = result[SAMPLE_RESULT_STATUS];
     *out = result;
     if (result[SAMPLE_RESULT_MARK] != index + 1)
@@ -174,8 +173,8 @@ static bool give(generation *g)
 {
     const kim_answer_params *p = g->params;
     const uint32_t index = g->given++;
-    const uint32_t *result = (const uint32_t *)span_map(&g->s->memory.results) +
-                             (uint64_t)(index % SAMPLE_SLOTS) * 4;
+    const uint32_t *result =
+        (const uint32_t *)span_map(&g->s->memory.results) + (uint64_t)(index % SAMPLE_SLOTS) * 4;
     kim_answer_token token = { .id = g->s->tokens[g->position + index] };
     memcpy(&token.logprob, &result[SAMPLE_RESULT_LOGPROB], sizeof token.logprob);
     sampler_consume(g->sampler, 1);

@@ -3,17 +3,18 @@
 //
 // A step reads the last token and k drafts after it, k + 1 rows in one forward pass, and draws a
 // token by the logits of each row, with the random number that belongs to its place. As long as a
-// draft is what is drawn, the next row's draw is that of plain decoding; the first draw that differs
-// from its draft is the last one that counts. So whatever the drafts are, the tokens are those of
-// plain decoding with the same seed, and their distribution is the model's own; only that products
-// and attention of several rows are added up in another order than of one. K and V of wrong drafts
-// lie beyond the position, and are overwritten.
+// draft is what is drawn, the next row's draw is that of plain decoding; the first draw that
+// differs from its draft is the last one that counts. So whatever the drafts are, the tokens are
+// those of plain decoding with the same seed, and their distribution is the model's own; only that
+// products and attention of several rows are added up in another order than of one. K and V of
+// wrong drafts lie beyond the position, and are overwritten.
 //
 // Drafts are looked up in the text, or made by the session of a smaller model: it reads the one or
-// two tokens that it has not read and draws k tokens with the random numbers that the step will use,
-// which agree more often than its most probable tokens would. All of it is handed in at once: the
-// host waits for a step with its drafts once. What one costs:
-//     dispatches: propose, where a model drafts; embed, norm; a layer eight (q/k/v, rope, attention,
+// two tokens that it has not read and draws k tokens with the random numbers that the step will
+// use, which agree more often than its most probable tokens would. All of it is handed in at once:
+// the host waits for a step with its drafts once. What one costs:
+//     dispatches: propose, where a model drafts; embed, norm; a layer eight (q/k/v, rope,
+//     attention,
 //                 output, norm, gate and up, down, norm), one more with long contexts; logits; then
 //                 one if greedy, else four. Of the draft, k steps as of any answer.
 //     bytes:      the weights, once; K and V of the window or the context, once; logits of k + 1
@@ -50,7 +51,7 @@ struct speculation {
     stream *drafting[DRAFT_MOST]; // [n_drafting] of the step that runs
     uint32_t n_drafting;
 
-    uint32_t source; // of the drafts that were chosen last
+    uint32_t source;                          // of the drafts that were chosen last
     uint32_t found, found_after, found_count; // a run that was looked up, in a text of so many
 
     lazy_stream checks[2][DRAFT_MOST + 1]; // [drafts of a model][drafts]
@@ -223,7 +224,8 @@ uint32_t speculation_choose(speculation *sp, const generation *g)
     sp->source = looked_up ? sp->found : BY_MODEL;
     if (sp->estimates.samples[1] > 1) {
         double rate, other_rate;
-        drafts = estimates_best(&sp->estimates, sp->source, looked_up ? looked_up : modelled, &rate);
+        drafts =
+            estimates_best(&sp->estimates, sp->source, looked_up ? looked_up : modelled, &rate);
         const uint32_t others = estimates_best(&sp->estimates, BY_MODEL, modelled, &other_rate);
         if (looked_up && other_rate > rate) {
             drafts = others;
@@ -439,7 +441,8 @@ void speculation_get_stats(const speculation *sp, kim_session_stats *out)
     out->submits += draft.submits;
     out->barriers += draft.barriers;
     for (uint32_t i = 0; i <= 2 * DRAFT_MOST + 1; i++) {
-        const lazy_stream *l = i ? &sp->checks[i / (DRAFT_MOST + 1)][i % (DRAFT_MOST + 1)] : &sp->pair;
+        const lazy_stream *l =
+            i ? &sp->checks[i / (DRAFT_MOST + 1)][i % (DRAFT_MOST + 1)] : &sp->pair;
         if (!l->st)
             continue;
         stream_get_stats(l->st, &one);

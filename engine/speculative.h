@@ -38,7 +38,8 @@ kim_err speculation_draft(speculation *sp, const generation *g, uint32_t drafts,
 // Waits for the drafts that were handed in.
 kim_err speculation_wait(speculation *sp);
 
-// A step is done: takes the tokens that it drew, and learns how right drafts are and what they cost.
+// A step is done: takes the tokens that it drew, and learns how right drafts are and what they
+// cost.
 //
 // before: tokens that there were drawn then
 kim_err speculation_learn(speculation *sp, const generation *g, const running_step *step,
@@ -48,8 +49,9 @@ void speculation_get_stats(const speculation *sp, kim_session_stats *out); // ad
 
 // ---- speculative_choice.c: what depends on numbers alone
 
-// The longest run of tokens, up to LOOKUP_MOST, that the text ends with and that stands in it before
-// as well, where it does so last. Returns its length, 0 if there is none; after: what follows it
+// The longest run of tokens, up to LOOKUP_MOST, that the text ends with and that stands in it
+// before as well, where it does so last. Returns its length, 0 if there is none; after: what
+// follows it
 uint32_t lookup_find(const int32_t *text, uint32_t count, uint32_t *after);
 
 // What is known of speeds and of drafts; zero-initialised is nothing.

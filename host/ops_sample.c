@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The operation that draws the next token, or as many as drafts are right, and moves the session on;
-// see shaders/sample.glsl. And the one by which a session's tokens become drafts.
+// The operation that draws the next token, or as many as drafts are right, and moves the session
+// on; see shaders/sample.glsl. And the one by which a session's tokens become drafts.
 #include "ops.h"
 
 #include "ops_pipelines.h"

@@ -316,8 +316,8 @@ static int32_t draw_on_host(kim_sampler *s, const sample_tensors *t, uint32_t ro
     return id;
 }
 
-// A step of several rows: the first `right` drafts are what is drawn, the next one is not, and those
-// after it are again, which must not count. stop: the row whose token is a stop; none: rows
+// A step of several rows: the first `right` drafts are what is drawn, the next one is not, and
+// those after it are again, which must not count. stop: the row whose token is a stop; none: rows
 static void drafts_case(ops_run *run, const kim_sampling *params, uint32_t rows, uint32_t right,
                         uint32_t stop)
 {
@@ -387,8 +387,8 @@ static void drafts_case(ops_run *run, const kim_sampling *params, uint32_t rows,
             continue;
         }
         const uint32_t status = n + 1 < taken ? SAMPLE_AGREED : stopped ? SAMPLE_STOP : SAMPLE_OK;
-        const double logprob = (double)x[n * STRIDE + (uint32_t)drawn[n]] -
-                               reference_log_sum(x + n * STRIDE, VOCAB);
+        const double logprob =
+            (double)x[n * STRIDE + (uint32_t)drawn[n]] - reference_log_sum(x + n * STRIDE, VOCAB);
         float got;
         memcpy(&got, &result[SAMPLE_RESULT_LOGPROB], sizeof got);
         case_check(&c, "id", n, result[SAMPLE_RESULT_ID], drawn[n], 0);
@@ -506,7 +506,7 @@ static void propose_case(ops_run *run, uint32_t drafts, uint32_t from_position)
     case_run(&c);
     const uint32_t *got = case_data(&history);
     for (uint32_t i = 0; i < ROOM; i++) {
-        const bool new = i > POSITION && i <= POSITION + drafts;
+        const bool new = i > POSITION &&i <= POSITION + drafts;
         case_check(&c, "history", i, got[i],
                    new ? 1000 + from_position - drafts + i - POSITION : UINT32_MAX, 0);
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Answers with drafts are those without, token for token, whatever drafts and however they end.
 //
-//   speculative_test TESTS_FOLDER [--device D] [--mode address|table] [--validation]
+//   speculative_test TESTS_FOLDER [--device D] [--mode address|table] [--validation] [--limit N]
+// --limit: only the first N cases of samplings and drafts
 #include "model_support.h"
 
 #include <math.h>
@@ -15,7 +16,7 @@
 // By how much logits differ between steps of one row and of several; measured: up to 0.003.
 #define ROUNDING 0.01f
 
-enum { BATCH = 32, CONTEXT = 300, START = 90, PART = 30 }; // rings of 64 positions wrap
+enum { BATCH = 8, CONTEXT = 300, START = 90, PART = 30 }; // rings of 64 positions wrap
 
 static const int32_t none[1]; // no stops
 
@@ -99,9 +100,9 @@ static void find_logits(const small_model *m, const answer *a, uint32_t n, uint3
     kim_session_destroy(&s);
 }
 
-// Whether token n may come instead of the one that plain decoding gave, because sums of several rows
-// are rounded otherwise: by hand, from the logits and the random number. Tokens as probable as each
-// other may change places among those in order.
+// Whether token n may come instead of the one that plain decoding gave, because sums of several
+// rows are rounded otherwise: by hand, from the logits and the random number. Tokens as probable as
+// each other may change places among those in order.
 static bool may_differ(const small_model *m, const answer *got, uint32_t n, kim_sampling p)
 {
     enum { MOST_VOCAB = 512 };
@@ -117,15 +118,13 @@ static bool may_differ(const small_model *m, const answer *got, uint32_t n, kim_
     kim_sampler_destroy(&sampler);
     if (p.greedy)
         return logits[highest(logits, vocab)] - logits[got->ids[n]] < 2 * ROUNDING;
-    const uint32_t before = START + n, looked = before < block.repeat_last ? before
-                                                                           : block.repeat_last;
     double all = 0, sum = 0, above = 0, up_to = 0;
     for (uint32_t i = 0; i < vocab; i++)
         list[i] = (candidate){ .logit = logits[i], .id = (int32_t)i };
-    for (uint32_t i = before - looked; i < before; i++) {
+    for (uint32_t i = START + n - block.repeat_last; i < START + n; i++) {
         const int32_t id = i < START ? m->ids[i] : got->ids[i - START];
-        list[id].logit = logits[id] > 0 ? logits[id] / block.repeat_penalty
-                                        : logits[id] * block.repeat_penalty;
+        const float x = logits[id];
+        list[id].logit = x > 0 ? x / block.repeat_penalty : x * block.repeat_penalty;
     }
     const float own = list[got->ids[n]].logit;
     qsort(list, vocab, sizeof *list, by_logit);
@@ -137,7 +136,8 @@ static bool may_differ(const small_model *m, const answer *got, uint32_t n, kim_
         above += list[i].logit > own + 2 * ROUNDING ? list[i].weight : 0; // more probable for sure
         up_to += list[i].logit >= own - 2 * ROUNDING ? list[i].weight : 0;
     }
-    const double mark = (double)block.draws[0] * sum, slack = 4 * (double)ROUNDING / (double)block.temperature;
+    const double mark = (double)block.draws[0] * sum;
+    const double slack = 4 * (double)ROUNDING / (double)block.temperature;
     return mark >= above * (1 - slack) && mark <= up_to * (1 + slack);
 }
 
@@ -195,9 +195,9 @@ static void test_lookup(void)
         { 1, { 5 }, 0, 0 },
         { 4, { 1, 2, 3, 4 }, 0, 0 },
         { 2, { 5, 5 }, 1, 1 },
-        { 5, { 7, 1, 7, 2, 7 }, 1, 3 },             // the last of equal ones
-        { 8, { 1, 2, 9, 3, 2, 8, 1, 2 }, 2, 2 },    // the longest before the last
-        { 6, { 1, 2, 1, 2, 1, 2 }, 4, 4 },          // a run may overlap the end
+        { 5, { 7, 1, 7, 2, 7 }, 1, 3 },          // the last of equal ones
+        { 8, { 1, 2, 9, 3, 2, 8, 1, 2 }, 2, 2 }, // the longest before the last
+        { 6, { 1, 2, 1, 2, 1, 2 }, 4, 4 },       // a run may overlap the end
         { 18, { 3, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 1, 1, 1 }, 8, 9 }, // no longer than 8
     };
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -237,10 +237,11 @@ static void test_estimates(void)
     CHECK(fabs(e.agreement[3] - 0.75) < 0.05, "an agreement of %g, not 0.75", e.agreement[3]);
 }
 
-static const struct {
+typedef struct sampling {
     const char *name;
     kim_sampling params;
-} samplings[] = {
+} sampling;
+static const sampling samplings[] = {
     { "greedy", { .greedy = true } },
     { "the published defaults", { .seed = 6 } },
     { "cool, a penalty", { .seed = 2, .temperature = 0.7f, .repeat_penalty = 1.2f } },
@@ -260,38 +261,48 @@ static void answer_twice(kim_session *s, kim_sampling p, answer *a)
     kim_sampler_destroy(&sampler);
 }
 
-static void test_same(const small_model *m, const drafter *drafters, uint32_t count)
+// An answer with drafts, at least so many a step, is the plain one.
+static void test_same(const small_model *m, const sampling *how, const answer *plain,
+                      const drafter *d, uint32_t least)
 {
+    answer got;
+    char what[80];
+    kim_session_stats stats;
+    snprintf(what, sizeof what, "%s, %s, %s", how->name, d->name, least ? "always" : "if it pays");
+    kim_session *s = begin(m, CONTEXT, d, least);
+    answer_twice(s, how->params, &got);
+    const uint32_t same = check_same(m, &got, plain, 2 * PART, how->params, what);
+    check_left(m, s, &got, what);
+    kim_session_get_stats(s, &stats);
+    const double right = stats.drafted ? (double)stats.accepted / (double)stats.drafted : 0;
+    printf("  %-56s %2u tokens in %2llu steps, %3llu of %3llu drafts right\n", what, same,
+           (unsigned long long)stats.answer_steps, (unsigned long long)stats.accepted,
+           (unsigned long long)stats.drafted);
+    CHECK(stats.accepted + stats.answer_steps == 2 * PART,
+          "%s: steps and right drafts are not as many as tokens", what);
+    CHECK(!least || (right >= d->least && right <= d->most),
+          "%s: %.2f of the drafts were right, expected %.2f to %.2f", what, right, d->least,
+          d->most);
+    kim_session_destroy(&s);
+}
+
+// most: of the cases
+static void test_all_same(const small_model *m, const drafter *drafters, uint32_t most)
+{
+    static const uint32_t cases[][3] = {
+        // sampling, drafter, least
+        { 0, 0, 7 }, { 1, 0, 7 }, { 2, 2, 7 }, { 0, 1, 7 }, { 0, 2, 7 }, { 0, 3, 7 },
+        { 0, 0, 0 }, { 0, 1, 0 }, { 1, 3, 7 }, { 1, 2, 0 }, { 2, 3, 2 },
+    };
+    answer plain[SAMPLINGS];
     for (uint32_t i = 0; i < SAMPLINGS; i++) {
-        answer plain, got;
-        const kim_sampling p = samplings[i].params;
         kim_session *s = begin(m, CONTEXT, NULL, 0);
-        answer_twice(s, p, &plain);
+        answer_twice(s, samplings[i].params, &plain[i]);
         kim_session_destroy(&s);
-        for (uint32_t j = 0; j < count + 2; j++) {
-            const drafter *d = &drafters[j % count];
-            const uint32_t least = j < count ? DRAFT_MOST : 0;
-            char what[80];
-            kim_session_stats stats;
-            snprintf(what, sizeof what, "%s, %s, %s", samplings[i].name, d->name,
-                     least ? "always" : "if it pays");
-            s = begin(m, CONTEXT, d, least);
-            answer_twice(s, p, &got);
-            const uint32_t same = check_same(m, &got, &plain, 2 * PART, p, what);
-            check_left(m, s, &got, what);
-            kim_session_get_stats(s, &stats);
-            const double right = stats.drafted ? (double)stats.accepted / stats.drafted : 0;
-            printf("  %-50s %2u tokens in %2llu steps, %3llu of %3llu drafts right\n", what, same,
-                   (unsigned long long)stats.answer_steps, (unsigned long long)stats.accepted,
-                   (unsigned long long)stats.drafted);
-            CHECK(stats.accepted + stats.answer_steps >= 2 * PART,
-                  "%s: steps and right drafts are fewer than tokens", what);
-            CHECK(!least || (right >= d->least && right <= d->most),
-                  "%s: %.2f of the drafts were right, expected %.2f to %.2f", what, right,
-                  d->least, d->most);
-            kim_session_destroy(&s);
-        }
     }
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases && i < most; i++)
+        test_same(m, &samplings[cases[i][0]], &plain[cases[i][0]], &drafters[cases[i][1]],
+                  cases[i][2]);
 }
 
 // The first token from `from` on that is not among those before it.
@@ -308,44 +319,54 @@ static uint32_t first_new(const answer *a, uint32_t from)
     return 0;
 }
 
-// Within a run of right drafts: a stop, the caller, the count, the context.
-static void test_ends(const small_model *m, const drafter *d)
+// An answer that ends after n tokens of `whole`, in one of four ways, is a part of it.
+static void test_end(const small_model *m, const drafter *d, const answer *whole, kim_sampling p,
+                     kim_answer_end how, uint32_t n)
 {
-    const kim_sampling p = { .seed = 4, .temperature = 2, .top_k = UINT32_MAX, .top_p = 1 };
-    answer whole = { .count = 0 }, got = { .count = 0 };
-    kim_session *s = begin(m, CONTEXT, NULL, 0);
-    kim_sampler *sampler = sampler_of(p);
-    (void)answer_of(s, sampler, &whole, (kim_answer_params){ .most = 2 * PART, .stops = none });
+    const int32_t stops[] = { whole->ids[n], 0x7fffffff };
+    const bool stop = how == KIM_ANSWER_STOP;
+    const uint32_t context = how == KIM_ANSWER_CONTEXT ? START + n : CONTEXT;
+    answer got = { .enough = how == KIM_ANSWER_CALLER ? n : 0 };
+    char what[40];
+    snprintf(what, sizeof what, "an end by %d after %u tokens", how, n);
+    kim_session *s = begin(m, context, d, DRAFT_MOST);
+    kim_sampler *sampler = sampler_of(p), *other = sampler_of(p);
+    const kim_answer_end end = answer_of(s, sampler, &got,
+                                         (kim_answer_params){
+                                             .most = how == KIM_ANSWER_LENGTH ? n : 0,
+                                             .stops = stops,
+                                             .n_stops = stop ? 2 : 0,
+                                         });
+    CHECK(end == how, "%s: it ended by %d", what, end);
+    (void)check_same(m, &got, whole, n, p, what);
+    check_left(m, s, &got, what);
+    // the sampler is where plain decoding would have left it
+    struct sampling_block block, plain;
+    sampler_consume(other, n + stop);
+    sampler_fill_block(other, &plain, 0, 1);
+    sampler_fill_block(sampler, &block, 0, 1);
+    CHECK(block.draws[0] == plain.draws[0], "%s: the sampler is elsewhere", what);
+    kim_sampler_destroy(&other);
     kim_sampler_destroy(&sampler);
     kim_session_destroy(&s);
-    for (uint32_t i = 0; i < 12; i++) {
-        const uint32_t at = i < 4 ? first_new(&whole, 4 * i) : 0, n = i % 4 * 5 + 2;
-        const uint32_t want = i < 4 ? at : i < 8 ? i + 3 : n;
-        const int32_t stops[] = { whole.ids[at], 0x7fffffff };
-        kim_answer_params params = { .stops = stops, .n_stops = i < 4 ? 2 : 0 };
-        if (i >= 8 && i % 2)
-            params.most = n;
-        got = (answer){ .enough = i >= 4 && i < 8 ? i + 3 : 0 };
-        s = begin(m, i >= 8 && i % 2 == 0 ? START + n : CONTEXT, d, DRAFT_MOST);
-        sampler = sampler_of(p);
-        const kim_answer_end end = answer_of(s, sampler, &got, params);
-        const kim_answer_end expected = i < 4          ? KIM_ANSWER_STOP
-                                        : i < 8        ? KIM_ANSWER_CALLER
-                                        : i % 2        ? KIM_ANSWER_LENGTH
-                                                       : KIM_ANSWER_CONTEXT;
-        CHECK(end == expected, "end %u: the answer ended by %d, not by %d", i, end, expected);
-        (void)check_same(m, &got, &whole, want, p, "up to an end");
-        // the sampler is where plain decoding would have left it
-        struct sampling_block block, plain;
-        kim_sampler *other = sampler_of(p);
-        sampler_consume(other, want + (i < 4));
-        sampler_fill_block(other, &plain, 0, 1);
-        sampler_fill_block(sampler, &block, 0, 1);
-        CHECK(block.draws[0] == plain.draws[0], "end %u: the sampler is elsewhere", i);
-        check_left(m, s, &got, "up to an end");
-        kim_sampler_destroy(&other);
-        kim_sampler_destroy(&sampler);
-        kim_session_destroy(&s);
+}
+
+// Within a run of right drafts: a stop, the caller, the count, the context.
+static void test_ends(const small_model *m, const drafter *d, uint32_t step)
+{
+    const kim_sampling p = { .seed = 4, .temperature = 2, .top_k = UINT32_MAX, .top_p = 1 };
+    answer whole = { .count = 0 };
+    kim_session *s = begin(m, CONTEXT, NULL, 0);
+    kim_sampler *sampler = sampler_of(p);
+    (void)answer_of(s, sampler, &whole, (kim_answer_params){ .most = PART, .stops = none });
+    kim_sampler_destroy(&sampler);
+    kim_session_destroy(&s);
+    for (uint32_t n = 0; n < 18; n += step)
+        test_end(m, d, &whole, p, KIM_ANSWER_STOP, first_new(&whole, n));
+    for (uint32_t n = 1; n < 18; n += step) {
+        test_end(m, d, &whole, p, KIM_ANSWER_CALLER, n);
+        test_end(m, d, &whole, p, KIM_ANSWER_LENGTH, n + 1);
+        test_end(m, d, &whole, p, KIM_ANSWER_CONTEXT, n + 2);
     }
 }
 
@@ -377,19 +398,18 @@ static void test_around(const small_model *m, const drafter *d)
     kim_sampler_destroy(&sampler);
 }
 
-static void test_params(kim_gpu *gpu, const small_model *m, const small_model *other,
-                        kim_model *foreign)
+static void test_params(kim_gpu *gpu, const small_model *m, kim_model *foreign)
 {
     kim_session *s = NULL;
     kim_plan plan, without;
-    const kim_session_params drafts = { .context = CONTEXT, .batch = BATCH, .draft = other->model };
-    CHECK_OK(kim_model_plan(m->model, gpu, &drafts, &plan));
-    CHECK_OK(kim_model_plan(other->model, gpu,
-                            &(kim_session_params){ .context = CONTEXT, .batch = BATCH }, &without));
+    kim_session_params params = { .context = CONTEXT, .batch = BATCH };
+    CHECK_OK(kim_model_plan(m->model, gpu, &params, &without));
+    params.draft = m->model;
+    CHECK_OK(kim_model_plan(m->model, gpu, &params, &plan));
     CHECK(plan.draft == without.total - without.weights, "%llu bytes are planned for the draft",
           (unsigned long long)plan.draft);
     const uint64_t before = kim_gpu_memory_used(gpu);
-    CHECK_OK(kim_session_create(&s, m->model, &drafts));
+    CHECK_OK(kim_session_create(&s, m->model, &params));
     CHECK(kim_gpu_memory_used(gpu) - before == plan.total - plan.weights,
           "the memory is not what was planned");
     kim_session_destroy(&s);
@@ -452,7 +472,7 @@ static void test_picture(const char *tests_folder, kim_gpu *gpu, kim_model *draf
 
 int main(int argc, char **argv)
 {
-    model_options o = { 0 };
+    model_options o = { .limit = UINT32_MAX };
     small_model m, other;
     kim_model *demo = NULL;
     char path[300];
@@ -470,12 +490,13 @@ int main(int argc, char **argv)
         { "look-up", NULL, true, 0, 1 },
         { "another model and look-up", other.model, true, 0, 1 },
     };
-    test_same(&m, drafters, 4);
-    test_ends(&m, &drafters[0]);
-    test_around(&m, &drafters[0]);
-    test_around(&m, &drafters[3]);
-    test_params(gpu, &m, &other, demo);
-    test_picture(o.tests_folder, gpu, demo);
+    const bool all = o.limit == UINT32_MAX;
+    test_all_same(&m, drafters, o.limit);
+    test_ends(&m, &drafters[0], all ? 4 : 12);
+    test_around(&m, &drafters[all ? 3 : 0]);
+    test_params(gpu, &m, demo);
+    if (all)
+        test_picture(o.tests_folder, gpu, demo);
     kim_model_destroy(&demo);
     small_model_close(&m);
     small_model_close(&other);

@@ -109,7 +109,8 @@ struct poptOption session_options[] = {
 
 struct poptOption draft_options[] = {
     { "model-draft", '\0', POPT_ARG_STRING, &given.model_draft, 0,
-      "a smaller model of the same vocabulary guesses tokens ahead, and the model checks several in "
+      "a smaller model of the same vocabulary guesses tokens ahead, and the model checks several "
+      "in "
       "one step: the same answers, sooner",
       "MODEL" },
     { "lookup", '\0', POPT_ARG_NONE, &given.lookup, 0,
