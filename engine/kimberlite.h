@@ -255,7 +255,8 @@ typedef struct kim_session_params {
     // step, which reads the weights once. The tokens are those that it would draw without, with the
     // same seed; only that where two are as probable as each other up to rounding, the other one
     // may come. How many are guessed follows from how often they are right and from the time that
-    // steps take; where it does not pay, there are none.
+    // steps take; where it does not pay, there are none. The device waits for the host once for a
+    // step with guesses, else never.
     kim_model *draft;     // a smaller model of the same vocabulary on the same gpu, which guesses;
                           // it must outlive the session. Text only. NULL: none
     bool lookup;          // what followed the last tokens where they stood before is a guess

@@ -12,14 +12,14 @@
 // Drafts are looked up in the text, or made by the session of a smaller model: it reads the one or
 // two tokens that it has not read and draws k tokens with the random numbers that the step will
 // use, which agree more often than its most probable tokens would. All of it is handed in at once:
-// the host waits for a step with its drafts once. What one costs:
-//     dispatches: propose, where a model drafts; embed, norm; a layer eight (q/k/v, rope,
-//     attention,
-//                 output, norm, gate and up, down, norm), one more with long contexts; logits; then
-//                 one if greedy, else four. Of the draft, k steps as of any answer.
-//     bytes:      the weights, once; K and V of the window or the context, once; logits of k + 1
-//                 rows, written and read on the device. To the host: k + 1 results of 16 bytes.
-// The scratch memory of draws, of the session: k + 1 times 2.1 MB at 262,144 ids.
+// the host waits for a step with its drafts once.
+//
+// What a step with k drafts takes, in dispatches: one to take over a model's drafts; embedding and
+// norm; eight for a layer (q/k/v, rope, attention, output, norm, gate and up, down, norm), nine
+// with a long context; the logits; then one if greedy, else four. And k steps of the smaller model,
+// of five dispatches a layer. In bytes: the weights once; K and V that are seen, once; the logits
+// of k + 1 rows, written and read on the device. The host gets k + 1 results of 16 bytes. In
+// memory: for drawing, 2.1 MB a row with 262,144 ids, draft_most + 1 times.
 #include "speculative.h"
 
 #include "sampler.h"
