@@ -427,6 +427,7 @@ static int load_model(opened *o, const char *path)
                          .mmproj = given.mmproj,
                          .quantize = given.quantize,
                          .synthetic = given.synthetic,
+                         .session = o->expected,
                      });
 }
 
