@@ -175,7 +175,9 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
     TRY(layers(&f));
     if (output == STEP_SCORES)
         TRY(scores(&f, scored));
-    if (output != STEP_NOTHING)
+    if (output == STEP_ROWS_ON_DEVICE)
+        TRY(logits(&f, 0, rows));
+    else if (output != STEP_NOTHING)
         TRY(logits(&f, rows - 1, 1));
     if (output == STEP_LOGITS || output == STEP_SCORES)
         TRY(stream_copy(st, &mem->logits_back, &mem->logits));

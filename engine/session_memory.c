@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a session takes on the device: every tensor is placed before anything is allocated.
-#include "session.h"
+#include "speculative.h"
 
 #include "host/error.h"
 #include "host/matmul_ways.h"
@@ -35,7 +35,7 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
         out->batch = encoder_get_shape(m->vision)->tokens;
     if (out->batch > out->context)
         out->batch = out->context;
-    return KIM_OK;
+    return speculation_params_fill(m, out);
 }
 
 // K and V of every layer: all positions, or a ring of what the window of the oldest token of a
@@ -88,9 +88,10 @@ static kim_err place_own(session_memory *mem, const kim_model *m, const kim_sess
     REQUIRE_MEMORY(mem->kv);
     TRY(place_kv(mem, m, p));
     TRY(place_rows(&mem->upload, 1, CONTROL_ROW(p->batch + 1ull, 0), &mem->control));
+    const uint64_t scratch = sample_scratch_bytes(m->arch.vocab) * speculation_rows(p);
     TRY(place_rows(&mem->upload, 1, p->context + 1ull, &mem->history));
     TRY(pool_place(&mem->upload, sizeof(struct sampling_block), &mem->sampling));
-    TRY(pool_place(&mem->activations, sample_scratch_bytes(m->arch.vocab), &mem->sample_scratch));
+    TRY(pool_place(&mem->activations, scratch, &mem->sample_scratch));
     TRY(place_rows(&mem->readback, SAMPLE_SLOTS, 4, &mem->results));
 error:
     return err;
@@ -271,6 +272,8 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_ses
     TRY(session_params_fill(model, params, &p));
     TRY(session_place(&mem, model, gpu, &p));
     *out = session_memory_plan(&mem, mem.kv, model);
+    TRY(speculation_plan(gpu, &p, &out->draft));
+    out->total += out->draft;
 error:
     session_memory_destroy(&mem);
     return err;

@@ -186,6 +186,11 @@ pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage)
                              cpu ? SAMPLE_MOST_CHUNK : SAMPLE_LEAST_CHUNK } };
 }
 
+pipeline_key propose_pipeline(const kim_gpu *g)
+{
+    return (pipeline_key){ KIM_VARIANT_PROPOSE, { workgroup(g, 64) } };
+}
+
 pipeline_key layer_norm_pipeline(const kim_gpu *g)
 {
     return (pipeline_key){ KIM_VARIANT_LAYER_NORM, { workgroup(g, 128) } };
@@ -291,6 +296,7 @@ static kim_err add_sampling(key_list *l, const kim_gpu *g)
     kim_err err = KIM_OK;
     for (uint32_t i = 0; i < sizeof stages / sizeof *stages; i++)
         TRY(add_key(l, sample_pipeline(g, stages[i])));
+    TRY(add_key(l, propose_pipeline(g)));
 error:
     return err;
 }

@@ -77,6 +77,7 @@ pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);
 pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage);
+pipeline_key propose_pipeline(const kim_gpu *g);
 pipeline_key layer_norm_pipeline(const kim_gpu *g);
 pipeline_key average_pool_pipeline(const kim_gpu *g);
 pipeline_key attention_full_pipeline(const kim_gpu *g, uint32_t head);
