@@ -46,6 +46,11 @@ kim_err kernel_place(kernel *k, uint64_t bytes)
 {
     kim_err err = KIM_OK;
     span guard;
+    if (bytes > k->device.block_limit)
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s of %u columns: %.0f MiB are more than %s has in one piece, %.0f MiB",
+             k->class->name, k->p.columns, (double)bytes / 1048576, k->gpu->info.name,
+             (double)k->device.block_limit / 1048576);
     TRY(pool_place(&k->device, bytes, &k->spans[k->n_spans++]));
     TRY(pool_place(&k->device, GUARD_BYTES, &guard));
 error:

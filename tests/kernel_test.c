@@ -176,6 +176,18 @@ static void test_lists(const test *t)
     CHECK(!list, "a list is left");
 }
 
+static void test_too_large(const test *t)
+{
+    const uint32_t many = 1 << 16;
+    kim_kernels *list = NULL;
+    kim_kernel_result result;
+    CHECK_OK(kim_kernels_create(
+        &list, t->gpu,
+        &(kim_kernels_params){ .size = "27b", .op = "geglu", .columns = &many, .n_columns = 1 }));
+    CHECK_FAILS(kim_kernels_check(list, 0, &result), KIM_ERR_UNSUPPORTED, "geglu of 65536 columns");
+    kim_kernels_destroy(&list);
+}
+
 static void print_log(void *user, kim_log_level level, const char *text)
 {
     (void)user;
@@ -200,6 +212,7 @@ static void run_mode(kim_memory_mode mode, const char *name, bool unified)
     test_guards(&t);
     test_times(&t);
     test_lists(&t);
+    test_too_large(&t);
     CHECK(!kim_gpu_memory_used(t.gpu), "%llu bytes are not given back",
           (unsigned long long)kim_gpu_memory_used(t.gpu));
     CHECK(!kim_gpu_validation_messages(t.gpu), "%u validation messages",
