@@ -65,8 +65,8 @@ static kim_err record(kim_session *s, bool greedy)
         return KIM_OK;
     a->recorded = false;
     TRY(stream_reset(a->first));
-    TRY(stream_copy(a->first, &logits, &s->memory.logits_back));
     stream_set_section(a->first, "sampling", UINT32_MAX);
+    TRY(stream_copy(a->first, &logits, &s->memory.logits_back));
     TRY(op_sample(a->first, &sample));
     for (uint32_t i = 0; i < STEPS_AHEAD; i++) {
         TRY(stream_reset(a->steps[i]));

@@ -43,13 +43,14 @@ typedef struct kim_trace_event {
     uint32_t command; // 0, 1, ... of the run, in order
     uint32_t submit;  // 0, 1, ... of the run; that in which the command ended
     kim_trace_kind kind;
-    const char *section;    // the part of the run: "layer"; "": none was named
+    const char *section;    // the part of the run: "layer"; "other": none was named
     uint32_t section_index; // of "layer", from 0; UINT32_MAX: it has no number
     kim_operation operation;
     uint32_t groups[3]; // workgroups of a dispatch
 
-    // By the shapes, each operation of a formula as one. Keys that attention reads are counted from
-    // the session's position; pictures' soft tokens that see ahead are not.
+    // By the shapes, each operation of a formula as one; of products without the bias, gelu and
+    // norms that are fused into them. Keys that attention reads are counted from the session's
+    // position, soft tokens that see ahead are not.
     double flop;
     uint64_t read, written; // of all tensors
     kim_trace_tensor tensors[KIM_TRACE_TENSORS];
@@ -74,7 +75,7 @@ typedef void (*kim_trace_fn)(void *user, const kim_trace_event *event);
 
 // Traces what is run from now on, by all sessions and models of the gpu. Every submit is then
 // waited for, so it is slower, but what is measured is the device's own time.
-// Not thread-safe: nothing else uses the gpu meanwhile.
+// Not thread-safe: nothing else uses the gpu meanwhile. The callback may end the trace.
 //
 // trace: NULL: no more
 KIM_API void kim_gpu_set_trace(kim_gpu *gpu, kim_trace_fn trace, void *user);

@@ -57,9 +57,10 @@ static samples samples_of(const cJSON *row)
         sum += item->valuedouble;
         s.count++;
     }
+    if (s.count)
+        s.mean = sum / s.count;
     if (s.count < 2)
         return s;
-    s.mean = sum / s.count;
     cJSON_ArrayForEach(item, list) squares +=
         (item->valuedouble - s.mean) * (item->valuedouble - s.mean);
     s.deviation = sqrt(squares / (s.count - 1));
@@ -88,6 +89,7 @@ static void add_comparison(cJSON *row, const cJSON *old)
     const samples now = samples_of(row), before = samples_of(old);
     const double ratio = row_is_kernel(row) ? before.mean / now.mean : now.mean / before.mean;
     const double p = welch(&before, &now);
+    cJSON_DeleteItemFromObjectCaseSensitive(row, "compare"); // of another comparison
     cJSON *to = checked(cJSON_AddObjectToObject(row, "compare"));
     cJSON_AddNumberToObject(to, "old", before.mean);
     cJSON_AddNumberToObject(to, "old_stddev", before.deviation);
