@@ -171,7 +171,7 @@ kim_err kernel_create(kernel **out, kim_gpu *gpu, const kernel_params *p)
     TRY(pool_place(&k->device, GUARD_BYTES, &guard));
     TRY(k->class->place(k));
     TRY(commit(k));
-    TRY(k->class->fill(k));
+    k->class->fill(k);
     for (uint32_t i = 0; i < k->device.n_blocks; i++)
         memcpy(k->before + block_start(k, i), block_data(k, i), k->device.blocks[i].bytes);
     TRY(move(k, true));
