@@ -444,13 +444,20 @@ error:
     return err;
 }
 
+// One operation after the other.
 static kim_err list_all(kim_kernels *k)
 {
     kim_err err = KIM_OK;
-    TRY(list_others(k));
-    TRY(list_heads(k));
-    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
-        TRY(list_type(k, &weight_types[i]));
+    const char *const asked = k->only.op;
+    for (kernel_op op = 0; op < KERNEL_OPS; op++) {
+        k->only.op = kernel_op_name(op);
+        if (asked && strcmp(asked, k->only.op))
+            continue;
+        TRY(list_others(k));
+        TRY(list_heads(k));
+        for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
+            TRY(list_type(k, &weight_types[i]));
+    }
 error:
     return err;
 }

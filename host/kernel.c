@@ -46,6 +46,11 @@ kim_err kernel_place(kernel *k, uint64_t bytes)
 {
     kim_err err = KIM_OK;
     span guard;
+    if (bytes > k->device.block_limit)
+        FAIL(KIM_ERR_UNSUPPORTED,
+             "%s of %u columns: %.0f MiB are more than %s has in one piece, %.0f MiB",
+             k->class->name, k->p.columns, (double)bytes / 1048576, k->gpu->info.name,
+             (double)k->device.block_limit / 1048576);
     TRY(pool_place(&k->device, bytes, &k->spans[k->n_spans++]));
     TRY(pool_place(&k->device, GUARD_BYTES, &guard));
 error:
@@ -166,7 +171,7 @@ kim_err kernel_create(kernel **out, kim_gpu *gpu, const kernel_params *p)
     TRY(pool_place(&k->device, GUARD_BYTES, &guard));
     TRY(k->class->place(k));
     TRY(commit(k));
-    TRY(k->class->fill(k));
+    k->class->fill(k);
     for (uint32_t i = 0; i < k->device.n_blocks; i++)
         memcpy(k->before + block_start(k, i), block_data(k, i), k->device.blocks[i].bytes);
     TRY(move(k, true));

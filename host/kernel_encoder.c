@@ -30,7 +30,7 @@ error:
 }
 
 // The last of several rows is all the same.
-static kim_err fill_layer_norm(kernel *k)
+static void fill_layer_norm(kernel *k)
 {
     const uint32_t width = k->p.width, last = k->p.columns - 1;
     float *x = kernel_data(k, X);
@@ -41,7 +41,6 @@ static kim_err fill_layer_norm(kernel *k)
         x[(uint64_t)last * width + i] = (float)k->p.mean;
     ops_fill_normal(kernel_data(k, W), width, 2);
     ops_fill_normal(kernel_data(k, B), width, 3);
-    return KIM_OK;
 }
 
 static kim_err record_layer_norm(kernel *k, uint32_t copy)
@@ -117,10 +116,9 @@ error:
     return err;
 }
 
-static kim_err fill_average_pool(kernel *k)
+static void fill_average_pool(kernel *k)
 {
     ops_fill_normal(kernel_data(k, X), k->spans[X].bytes / 4, 100);
-    return KIM_OK;
 }
 
 static kim_err record_average_pool(kernel *k, uint32_t copy)
@@ -192,7 +190,7 @@ error:
     return err;
 }
 
-static kim_err fill_full(kernel *k)
+static void fill_full(kernel *k)
 {
     const uint32_t width = full_width(k);
     float *x = kernel_data(k, X);
@@ -200,7 +198,6 @@ static kim_err fill_full(kernel *k)
     for (uint64_t r = 0; r < (uint64_t)k->p.images * k->p.columns; r++)
         for (uint32_t i = 0; i < width; i++)
             x[r * 3 * width + i] *= (float)kernel_spread(k);
-    return KIM_OK;
 }
 
 static kim_err record_full(kernel *k, uint32_t copy)

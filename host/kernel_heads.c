@@ -110,7 +110,7 @@ static void fill_cache(kernel *k)
             }
 }
 
-static kim_err fill_heads(kernel *k)
+static void fill_heads(kernel *k)
 {
     const kernel_params *p = &k->p;
     const double spread = p->op == KERNEL_ROPE ? 40 : p->op == KERNEL_ATTENTION ? 0.3 : 0.7;
@@ -126,7 +126,6 @@ static kim_err fill_heads(kernel *k)
         control[CONTROL_ROW(r, CONTROL_ROW_AHEAD)] = 0;
     if (p->op != KERNEL_ROPE)
         fill_cache(k);
-    return KIM_OK;
 }
 
 static kv_cache cache_of(const kernel *k, uint32_t copy)

@@ -14,7 +14,7 @@ typedef struct kernel_class {
     // Places spans[] in the order of an enum of its own, and makes what is read cold; sets flop and
     // bytes.
     kim_err (*place)(kernel *k);
-    kim_err (*fill)(kernel *k); // kernel_data of all inputs
+    void (*fill)(kernel *k); // kernel_data of all inputs
     kim_err (*record)(kernel *k, uint32_t copy);
     kim_err (*check)(kernel *k);               // kernel_compare
     pipeline_key (*pipeline)(const kernel *k); // NULL: none of ours

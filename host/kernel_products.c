@@ -150,13 +150,12 @@ error:
     return err;
 }
 
-static kim_err fill_matmul(kernel *k)
+static void fill_matmul(kernel *k)
 {
     fill_columns(k);
     ops_fill_normal(kernel_data(k, BIAS), k->p.rows, 2);
     if (k->p.add)
         ops_fill_normal(kernel_data(k, Y), (uint64_t)outputs(k) * k->p.columns, 10);
-    return KIM_OK;
 }
 
 static matmul_params matmul_params_of(const kernel *k, uint32_t copy)
@@ -277,14 +276,13 @@ error:
     return err;
 }
 
-static kim_err fill_matmul_norm(kernel *k)
+static void fill_matmul_norm(kernel *k)
 {
     fill_columns(k);
     ops_fill_normal(kernel_data(k, RESIDUAL), k->p.rows, 3e5);
     ops_fill_normal(kernel_data(k, W_POST), k->p.rows, 5);
     ops_fill_normal(kernel_data(k, W_NORM), k->p.rows, 2);
     memset(kernel_data(k, COUNTER), 0, 4);
-    return KIM_OK;
 }
 
 static kim_err record_matmul_norm(kernel *k, uint32_t copy)
@@ -364,7 +362,7 @@ error:
     return err;
 }
 
-static kim_err fill_embed(kernel *k)
+static void fill_embed(kernel *k)
 {
     const kernel_params *p = &k->p;
     uint32_t *words = kernel_data(k, CONTROL);
@@ -374,7 +372,6 @@ static kim_err fill_embed(kernel *k)
                                                    : c == 3 ? CONTROL_SOFT
                                                             : ops_random() % p->rows;
     ops_fill_normal(kernel_data(k, SOFT), (uint64_t)p->width * p->columns, 3e5);
-    return KIM_OK;
 }
 
 static kim_err record_embed(kernel *k, uint32_t copy)

@@ -33,7 +33,7 @@ error:
     return err;
 }
 
-static kim_err fill_norm(kernel *k)
+static void fill_norm(kernel *k)
 {
     const uint32_t width = k->p.width, last = k->p.columns - 1;
     const uint64_t n = (uint64_t)k->p.columns * width;
@@ -46,7 +46,6 @@ static kim_err fill_norm(kernel *k)
         ops_fill_normal(kernel_data(k, O), n, 30);
         ops_fill_normal(kernel_data(k, W_POST), width, 5);
     }
-    return KIM_OK;
 }
 
 static kim_err record_norm(kernel *k, uint32_t copy)
@@ -132,10 +131,9 @@ error:
     return err;
 }
 
-static kim_err fill_geglu(kernel *k)
+static void fill_geglu(kernel *k)
 {
     ops_fill_normal(kernel_data(k, GATED), 2ull * k->p.columns * k->p.width, kernel_spread(k));
-    return KIM_OK;
 }
 
 static kim_err record_geglu(kernel *k, uint32_t copy)
@@ -192,7 +190,7 @@ error:
 }
 
 // Two logits of each row are the highest: the lower id counts.
-static kim_err fill_score(kernel *k)
+static void fill_score(kernel *k)
 {
     const uint32_t rows = k->p.columns, vocab = k->p.width;
     uint32_t *control = kernel_data(k, CONTROL);
@@ -202,7 +200,6 @@ static kim_err fill_score(kernel *k)
         x[vocab / 3] = x[vocab / 2] = (float)(40 * kernel_spread(k));
     for (uint32_t r = 0; r <= rows; r++)
         control[CONTROL_ROW(r, CONTROL_ROW_TOKEN)] = ops_random() % vocab;
-    return KIM_OK;
 }
 
 static kim_err record_score(kernel *k, uint32_t copy)
@@ -264,12 +261,11 @@ error:
     return err;
 }
 
-static kim_err fill_copy(kernel *k)
+static void fill_copy(kernel *k)
 {
     uint32_t *words = kernel_data(k, FROM);
     for (uint64_t i = 0; i < k->spans[FROM].bytes / 4; i++)
         words[i] = (uint32_t)i * 2654435761u; // all different
-    return KIM_OK;
 }
 
 static kim_err record_copy(kernel *k, uint32_t copy)

@@ -27,7 +27,7 @@ error:
     return err;
 }
 
-static kim_err fill_sample(kernel *k)
+static void fill_sample(kernel *k)
 {
     uint32_t *control = kernel_data(k, CONTROL);
     int32_t *history = kernel_data(k, HISTORY);
@@ -47,7 +47,6 @@ static kim_err fill_sample(kernel *k)
     };
     for (uint32_t i = 0; i < SAMPLE_DRAWS; i++)
         block->draws[i] = ldexpf((float)(ops_random() >> 8), -24);
-    return KIM_OK;
 }
 
 static kim_err record_sample(kernel *k, uint32_t copy)

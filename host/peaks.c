@@ -7,6 +7,7 @@
 #define CPU_COPY_BYTES (64u << 20)
 #define LEAST_COPY_BYTES (16u << 20)
 #define LANES (1u << 20) // of arithmetic
+#define CPU_LANES (1u << 16)
 #define LEAST_SECONDS 5e-3
 #define MOST_ROUNDS 4096
 #define RUNS 8           // of which the best counts, after one that does not
@@ -173,9 +174,10 @@ static kim_err measure_arithmetic(kim_gpu *gpu, stream *st, kim_peak kind, doubl
     pool memory = { 0 };
     span sums;
     double seconds = 0;
-    uint32_t rounds = 2;
+    uint32_t rounds = 1;
+    const uint32_t lanes = gpu->info.type == KIM_DEVICE_CPU ? CPU_LANES : LANES;
     pool_init(&memory, "measuring arithmetic", POOL_DEVICE, 0);
-    TRY(pool_place(&memory, LANES * 4ull, &sums));
+    TRY(pool_place(&memory, lanes * 4ull, &sums));
     TRY(pool_commit(&memory, gpu));
     do {
         rounds *= 2;
@@ -184,7 +186,7 @@ static kim_err measure_arithmetic(kim_gpu *gpu, stream *st, kim_peak kind, doubl
         TRY(run(st, &seconds)); // maybe in small submits, as it is not known yet
         TRY(run(st, &seconds));
     } while (seconds < LEAST_SECONDS && rounds < MOST_ROUNDS);
-    TRY(best_rate(st, peak_operations(gpu, kind) * LANES * rounds, peak));
+    TRY(best_rate(st, peak_operations(gpu, kind) * lanes * rounds, peak));
 error:
     (void)stream_reset(st);
     pool_destroy(&memory);

@@ -48,8 +48,9 @@ typedef struct kim_trace_event {
     kim_operation operation;
     uint32_t groups[3]; // workgroups of a dispatch
 
-    // By the shapes, each operation of a formula as one. Keys that attention reads are counted from
-    // the session's position; pictures' soft tokens that see ahead are not.
+    // By the shapes, each operation of a formula as one; of products without the bias, gelu and
+    // norms that are fused into them. Keys that attention reads are counted from the session's
+    // position, soft tokens that see ahead are not.
     double flop;
     uint64_t read, written; // of all tensors
     kim_trace_tensor tensors[KIM_TRACE_TENSORS];

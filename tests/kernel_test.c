@@ -176,6 +176,39 @@ static void test_lists(const test *t)
     CHECK(!list, "a list is left");
 }
 
+// The self-test's products of one type, in all ways that the device has.
+static void test_ways(const test *t)
+{
+    kim_kernels *list = NULL;
+    uint32_t ways = 0;
+    CHECK_OK(
+        kim_kernels_create(&list, t->gpu, &(kim_kernels_params){ .op = "matmul", .type = "Q8_0" }));
+    for (uint32_t i = 0; i < kim_kernels_count(list); i++) {
+        const kim_kernel_info *info = kim_kernels_at(list, i);
+        kim_kernel_result r;
+        matmul_way way;
+        CHECK_OK(kim_kernels_check(list, i, &r));
+        CHECK(r.right, "Q8_0, %s, %u columns: %s, may be off by %g", info->label, info->columns,
+              r.where, r.bound);
+        CHECK(matmul_way_find(r.way, &way), "it went the way '%s'", r.way);
+        ways |= 1u << way;
+    }
+    CHECK(ways == t->gpu->matmul_ways, "ways %x of %x", ways, t->gpu->matmul_ways);
+    kim_kernels_destroy(&list);
+}
+
+static void test_too_large(const test *t)
+{
+    const uint32_t many = 1 << 16;
+    kim_kernels *list = NULL;
+    kim_kernel_result result;
+    CHECK_OK(kim_kernels_create(
+        &list, t->gpu,
+        &(kim_kernels_params){ .size = "27b", .op = "geglu", .columns = &many, .n_columns = 1 }));
+    CHECK_FAILS(kim_kernels_check(list, 0, &result), KIM_ERR_UNSUPPORTED, "geglu of 65536 columns");
+    kim_kernels_destroy(&list);
+}
+
 static void print_log(void *user, kim_log_level level, const char *text)
 {
     (void)user;
@@ -200,6 +233,9 @@ static void run_mode(kim_memory_mode mode, const char *name, bool unified)
     test_guards(&t);
     test_times(&t);
     test_lists(&t);
+    test_too_large(&t);
+    if (unified)
+        test_ways(&t);
     CHECK(!kim_gpu_memory_used(t.gpu), "%llu bytes are not given back",
           (unsigned long long)kim_gpu_memory_used(t.gpu));
     CHECK(!kim_gpu_validation_messages(t.gpu), "%u validation messages",

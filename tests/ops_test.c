@@ -2,7 +2,7 @@
 // Every operation on a device against plain C, in both memory modes.
 //   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
 //   [--quick] [--many]
-// --many: only the products of many columns
+// --many: only the products of many columns, and the peaks
 #include "ops_cases.h"
 
 #include <stdlib.h>
@@ -69,9 +69,9 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
         cases_sample(&run);
         cases_attention(&run);
         cases_encoder(&run);
-        cases_peaks(&run);
         cases_weights(&run);
     }
+    cases_peaks(&run);
     cases_many_columns(&run);
     stream_destroy(&run.st);
     const uint32_t messages = kim_gpu_validation_messages(run.gpu);

@@ -89,6 +89,7 @@ static void add_comparison(cJSON *row, const cJSON *old)
     const samples now = samples_of(row), before = samples_of(old);
     const double ratio = row_is_kernel(row) ? before.mean / now.mean : now.mean / before.mean;
     const double p = welch(&before, &now);
+    cJSON_DeleteItemFromObjectCaseSensitive(row, "compare"); // of another comparison
     cJSON *to = checked(cJSON_AddObjectToObject(row, "compare"));
     cJSON_AddNumberToObject(to, "old", before.mean);
     cJSON_AddNumberToObject(to, "old_stddev", before.deviation);

@@ -83,7 +83,7 @@ static void print_wrong(const selftest *s, const kim_kernel_info *i, const kim_k
          strcmp(r->way, i->label) ? r->way : "", r->where, r->error, r->bound);
 }
 
-// All kernels of the list. What this device has no memory for is said, and counts as wrong.
+// All kernels of the list, in the order of their operations.
 static int run_list(selftest *s)
 {
     const uint32_t n = kim_kernels_count(s->list);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The least that a user of the installed library writes.
+#include <kimberlite/kernels.h>
 #include <kimberlite/kimberlite.h>
 #include <stdio.h>
 
