@@ -50,6 +50,7 @@ static kim_err create_pipelines(const kim_session *s)
         .n_shapes = 1,
         .keys = keys,
         .n_keys = 2,
+        .kv = session_kv_type(s->kv_type),
         .rows = s->batch,
         .sample = true,
     };
@@ -85,6 +86,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     s->model = model;
     s->context = p.context;
     s->batch = p.batch;
+    s->kv_type = p.kv_type;
     s->tokens = malloc(p.context * sizeof *s->tokens);
     REQUIRE_MEMORY(s->tokens);
     TRY(session_place(&s->memory, model, model->gpu, &p));
@@ -344,9 +346,10 @@ kim_err kim_session_fork(kim_session **out, const kim_session *session)
     if (!out || !session)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_fork: out or session is NULL");
     *out = NULL;
-    TRY(kim_session_create(
-        &s, session->model,
-        &(kim_session_params){ .context = session->context, .batch = session->batch }));
+    TRY(kim_session_create(&s, session->model,
+                           &(kim_session_params){ .context = session->context,
+                                                  .batch = session->batch,
+                                                  .kv_type = session->kv_type }));
     // the same model and parameters: the pools are laid out alike
     session_memory *from = (session_memory *)&session->memory;
     stream *st = s->prompt.st;

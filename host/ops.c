@@ -299,6 +299,16 @@ void rope_table_fill(float *table, uint32_t context, uint32_t head, double base,
     }
 }
 
+uint64_t kv_group_bytes(kv_type type, uint32_t head)
+{
+    return KEY_GROUP * (type == KV_Q8 ? head + 4ull * divide_up(head, KV_BLOCK) : 2ull * head);
+}
+
+uint64_t kv_cache_bytes(kv_type type, const head_shape *shape, uint32_t rows)
+{
+    return kv_group_bytes(type, shape->head) * (rows / KEY_GROUP) * shape->kv_heads;
+}
+
 kim_err op_rope(stream *st, const rope_params *p)
 {
     const head_shape *s = &p->shape;
@@ -321,7 +331,7 @@ kim_err op_rope(stream *st, const rope_params *p)
         READS(*p->control), WRITES(p->cache->k), WRITES(p->cache->v),
     };
     const dispatch d = {
-        .key = rope_pipeline(stream_gpu(st), s->head),
+        .key = rope_pipeline(stream_gpu(st), p->cache->type, s->head),
         .args = &args,
         .args_bytes = sizeof args,
         .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
@@ -370,7 +380,9 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
     kim_err err = KIM_OK;
     const head_shape *s = &p->shape;
     const uint32_t keys = keys_seen(p->cache);
-    const pipeline_key key = attention_pipeline(stream_gpu(st), s, p->rows, keys, rope != NULL);
+    const pipeline_key key =
+        attention_pipeline(stream_gpu(st), p->cache->type, s, (const uint32_t[2]){ p->rows, keys },
+                           rope != NULL);
     const uint32_t group = key.constants[ATTENTION_GROUP];
     const uint32_t splits = key.constants[ATTENTION_SPLITS];
     const span *to = splits > 1 ? p->partial : p->y;

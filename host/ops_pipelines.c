@@ -103,9 +103,10 @@ pipeline_key norm_pipeline(const kim_gpu *g, bool add)
     return (pipeline_key){ add ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM, { workgroup(g, 128) } };
 }
 
-pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head)
+pipeline_key rope_pipeline(const kim_gpu *g, kv_type type, uint32_t head)
 {
-    return (pipeline_key){ KIM_VARIANT_ROPE, { workgroup(g, 64), head } };
+    return (pipeline_key){ type == KV_Q8 ? KIM_VARIANT_ROPE_Q8 : KIM_VARIANT_ROPE,
+                           { workgroup(g, 64), head } };
 }
 
 uint32_t attention_splits(uint32_t keys, uint32_t rows)
@@ -124,15 +125,19 @@ static uint32_t heads_at_once(const head_shape *s)
     return n;
 }
 
-pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *s, uint32_t rows, uint32_t keys,
-                                bool rope)
+pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *s,
+                                const uint32_t rows_keys[2], bool rope)
 {
-    const uint32_t group = heads_at_once(s);
+    static const enum kim_variant variants[KV_TYPES][2] = {
+        [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE },
+        [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8 },
+    };
+    const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(s);
     uint32_t queries = g->pass ? 8 : 1;
     while (queries < MAX_QUERIES && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
-        .variant = rope ? KIM_VARIANT_ATTENTION_ROPE : KIM_VARIANT_ATTENTION,
+        .variant = variants[type][rope],
         .constants = { KEY_BLOCK, s->head, queries, group, attention_splits(keys, rows) },
     };
 }
@@ -252,13 +257,14 @@ static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *ne
     kim_err err = KIM_OK;
     for (uint32_t i = 0; i < needs->n_shapes; i++) {
         const head_shape *s = &needs->shapes[i];
-        TRY(add_key(l, rope_pipeline(g, s->head)));
+        TRY(add_key(l, rope_pipeline(g, needs->kv, s->head)));
         for (uint32_t k = 0; k < needs->n_keys; k++) {
             if (attention_splits(needs->keys[k], 1) > 1)
                 TRY(add_key(l, combine_pipeline(g, s->head)));
-            TRY(add_key(l, attention_pipeline(g, s, 1, needs->keys[k], true)));
-            for (uint32_t rows = 2; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
-                TRY(add_key(l, attention_pipeline(g, s, rows, needs->keys[k], false)));
+            for (uint32_t rows = 1; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
+                TRY(add_key(l, attention_pipeline(g, needs->kv, s,
+                                                  (const uint32_t[2]){ rows, needs->keys[k] },
+                                                  rows == 1)));
         }
     }
 error:

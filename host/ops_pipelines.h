@@ -43,10 +43,10 @@ pipeline_key matmul_tile_pipeline(const kim_gpu *g, matmul_way way, const weight
 pipeline_key pack_pipeline(const kim_gpu *g, matmul_way way);
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
 pipeline_key norm_pipeline(const kim_gpu *g, bool add);
-pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);
+pipeline_key rope_pipeline(const kim_gpu *g, kv_type type, uint32_t head);
 // rope: with what op_rope does, of one row
-pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *shape, uint32_t rows,
-                                uint32_t keys, bool rope);
+pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *shape,
+                                const uint32_t rows_keys[2], bool rope);
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);
@@ -70,6 +70,7 @@ typedef struct ops_needs {
     uint32_t n_shapes;
     const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache
     uint32_t n_keys;
+    kv_type kv; // of these caches
     uint32_t rows; // of a step, at most
     bool sample;   // tokens are drawn on the device
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Every operation on a device against plain C, in both memory modes.
 //   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
-//   [--quick] [--many]
-// --many: only the products of many columns
+//   [--quick] [--many] [--attention]
+// --many: only the products of many columns; --attention: only attention; both: these two
 #include "ops_cases.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 typedef struct options {
     const char *device;
-    bool address, table, validation, quick, many;
+    bool address, table, validation, quick, many, attention;
 } options;
 
 static void parse(options *o, int argc, char **argv)
@@ -33,6 +33,8 @@ static void parse(options *o, int argc, char **argv)
             o->quick = true;
         } else if (!strcmp(argv[i], "--many")) {
             o->many = true;
+        } else if (!strcmp(argv[i], "--attention")) {
+            o->attention = true;
         }
     }
 }
@@ -64,15 +66,18 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
     };
     MUST(kim_gpu_create(&run.gpu, &params));
     MUST(stream_create(&run.st, run.gpu));
-    if (!o->many) {
+    const bool all = !o->many && !o->attention;
+    if (all) {
         cases_rows(&run);
         cases_sample(&run);
-        cases_attention(&run);
         cases_encoder(&run);
         cases_peaks(&run);
         cases_weights(&run);
     }
-    cases_many_columns(&run);
+    if (all || o->attention)
+        cases_attention(&run);
+    if (all || o->many)
+        cases_many_columns(&run);
     stream_destroy(&run.st);
     const uint32_t messages = kim_gpu_validation_messages(run.gpu);
     printf("%s, %s mode: %u cases, %u failed, %u validation messages%s, %.1f s\n",

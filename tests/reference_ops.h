@@ -22,21 +22,28 @@ void reference_rotate(double *x, uint32_t head, uint32_t position, double base, 
 
 typedef struct reference_heads {
     uint32_t heads, kv_heads, head, cache_rows, window;
+    bool q8; // the caches are of 8 bits, else of halves
 } reference_heads;
 
-// The place of element d of position p of a KV head, in halves, as rope.comp lays them out.
+// The place of element d of position p of a KV head, in halves or bytes, as kv.glsl lays them out.
 uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
 uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
 
+// The byte at which its scale stands, of K and of V alike. q8 only.
+uint64_t reference_scale_at(const reference_heads *h, uint32_t kv_head, uint32_t position,
+                            uint32_t d);
+
+// The element itself; at: of K or of V.
+double reference_cached(const reference_heads *h, const void *cache, uint64_t at, uint64_t scale_at);
+
 // One query head.
 //
-// q:     [head]   k, v: the caches, halves
+// q:     [head]   k, v: the caches
 // keys:  the positions it sees, the first and the last
 // y:     [head]
 // spread: the largest sum over d of |q[d] k[j, d]|: what the error of a score is relative to
-void reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
-                         const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
-                         double *spread);
+void reference_attention(const reference_heads *h, const float *q, const void *k, const void *v,
+                         uint32_t kv_head, const uint32_t keys[2], double *y, double *spread);
 
 // y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b, one row
 void reference_layer_norm(double *y, const float *x, const float *w, const float *b, uint32_t width,

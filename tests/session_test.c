@@ -419,7 +419,8 @@ static void test_memory(const small_model *m, kim_gpu *gpu)
 {
     printf("memory\n");
     static const kim_session_params shapes[] = {
-        { 1000, 64 }, { 30, 512 }, { 2048, 512 }, { 0, 0 }
+        { 1000, 64, KIM_KV_F16 }, { 30, 512, KIM_KV_Q8_0 },  { 2048, 512, KIM_KV_F16 },
+        { 0, 0, KIM_KV_F16 },     { 1000, 64, KIM_KV_Q8_0 },
     };
     kim_plan plan;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
