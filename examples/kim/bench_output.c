@@ -85,6 +85,8 @@ static void add_run(cells *c, const bench *b)
 {
     const kim_device_info *device = kim_gpu_info(b->o.gpu);
     add_number(c, "n_batch", b->batch);
+    add_text(c, "type_k", given.cache_type ? given.cache_type : "f16"); // as llama-bench names them
+    add_text(c, "type_v", given.cache_type ? given.cache_type : "f16");
     add_number(c, "load_open_s", b->load.open_seconds);
     add_number(c, "load_file_bytes", (double)b->info.file_bytes);
     add_number(c, "load_pipelines_s", b->made.pipeline_seconds);

@@ -45,6 +45,7 @@ typedef struct common_options {
     char *model, *mmproj, *quantize, *synthetic;
     char *device, *memory_mode, *memory_cap;
     int context, batch;
+    char *cache_type;
     int verbose, validation;
 } common_options;
 
@@ -52,7 +53,7 @@ extern common_options given;
 extern struct poptOption model_options[];     // -m, --mmproj, --quantize
 extern struct poptOption synthetic_options[]; // --synthetic
 extern struct poptOption device_options[];    // --device, --memory-mode, …
-extern struct poptOption session_options[];   // --context, --batch
+extern struct poptOption session_options[];   // --context, --batch, --cache-type
 
 // One line of a table that includes another table.
 #define INCLUDE_OPTIONS(table, title)                                                              \
@@ -172,6 +173,9 @@ int open_model(opened *o);   // on o->gpu; with none the weights stay in the fil
                              // --synthetic where the command has it and it is given
 int open_encoder(opened *o); // only the encoder of --mmproj
 int open_session(opened *o, uint32_t context);
+
+// As --batch and --cache-type say.
+kim_session_params session_params(uint32_t context);
 
 // Destroys what is open. Returns status, or STATUS_FAILED when --validation found something.
 int close_all(opened *o, int status);
