@@ -263,9 +263,10 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
                         "while loading",
                         path);
     if (h->kv_type != want.kv_type)
-        return kim_fail(KIM_ERR_FORMAT,
-                        "%s: is a session with keys and values in %s, and this one keeps them in %s",
-                        path, kv_name(h->kv_type), kv_name(want.kv_type));
+        return kim_fail(
+            KIM_ERR_FORMAT,
+            "%s: is a session with keys and values in %s, and this one keeps them in %s", path,
+            kv_name(h->kv_type), kv_name(want.kv_type));
     if (h->position > s->context)
         return kim_fail(KIM_ERR_CONTEXT_FULL, "%s: has %llu tokens; this session has room for %u",
                         path, (unsigned long long)h->position, s->context);

@@ -64,12 +64,13 @@ static kim_err place_kv(session_memory *mem, const kim_model *m, const kim_sessi
         c->type = session_kv_type(p->kv_type);
         const uint64_t bytes = kv_cache_bytes(c->type, &shape, c->rows);
         if (bytes > to->block_limit)
-            FAIL(KIM_ERR_DEVICE_MEMORY,
-                 "a context of %u positions needs %.1f MiB in one piece, and "
-                 "this device reaches %.1f MiB: take at most %llu positions",
-                 p->context, (double)bytes / 1048576.0, (double)to->block_limit / 1048576.0,
-                 (unsigned long long)(to->block_limit / kv_cache_bytes(c->type, &shape, KEY_BLOCK)) *
-                     KEY_BLOCK);
+            FAIL(
+                KIM_ERR_DEVICE_MEMORY,
+                "a context of %u positions needs %.1f MiB in one piece, and "
+                "this device reaches %.1f MiB: take at most %llu positions",
+                p->context, (double)bytes / 1048576.0, (double)to->block_limit / 1048576.0,
+                (unsigned long long)(to->block_limit / kv_cache_bytes(c->type, &shape, KEY_BLOCK)) *
+                    KEY_BLOCK);
         TRY(pool_place(to, bytes, &c->k));
         TRY(pool_place(to, bytes, &c->v));
     }

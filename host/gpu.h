@@ -43,6 +43,8 @@ struct kim_gpu {
     uint64_t block_limit;
     uint32_t matmul_ways;  // set of bits: those that this device and this build have
     matmul_way matmul_way; // the one that is taken, where the weights' type lets it
+    bool has_attention_tiles, attention_tiles; // attention of many rows by the device's matrices:
+                                               // possible; taken, as by default on GPUs
 
     // One queue; `lock` guards it, the table, the timeline's count and what is known of durations.
     pthread_mutex_t lock;

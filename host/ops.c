@@ -349,7 +349,7 @@ static uint32_t keys_seen(const kv_cache *c)
 
 uint64_t attention_partial_bytes(const head_shape *s, uint32_t cache_rows)
 {
-    return 8ull * s->heads * attention_splits(cache_rows, 1) * (s->head + 2) * 4;
+    return 8ull * s->heads * attention_most_splits(cache_rows) * (s->head + 2) * 4;
 }
 
 // Joins the splits.
@@ -380,11 +380,13 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
     kim_err err = KIM_OK;
     const head_shape *s = &p->shape;
     const uint32_t keys = keys_seen(p->cache);
+    const bool tiles = attention_in_tiles(stream_gpu(st), p->rows);
     const pipeline_key key =
-        attention_pipeline(stream_gpu(st), p->cache->type, s, (const uint32_t[2]){ p->rows, keys },
-                           rope != NULL);
+        tiles ? attention_tile_pipeline(stream_gpu(st), p->cache->type, s)
+              : attention_pipeline(stream_gpu(st), p->cache->type, s,
+                                   (const uint32_t[2]){ p->rows, keys }, rope != NULL);
     const uint32_t group = key.constants[ATTENTION_GROUP];
-    const uint32_t splits = key.constants[ATTENTION_SPLITS];
+    const uint32_t splits = tiles ? 1 : key.constants[ATTENTION_SPLITS];
     const span *to = splits > 1 ? p->partial : p->y;
     const struct attention_args args = {
         .qkv = span_handle(p->qkv),
@@ -443,7 +445,11 @@ kim_err op_attention_rope(stream *st, const attention_params *p, const rope_para
 
 kim_err op_attention_full(stream *st, const attention_full_params *p)
 {
-    const pipeline_key key = attention_full_pipeline(stream_gpu(st), p->head);
+    const bool tiles = attention_in_tiles(stream_gpu(st), p->rows);
+    const pipeline_key key = tiles ? attention_full_tile_pipeline(stream_gpu(st), p->head)
+                                   : attention_full_pipeline(stream_gpu(st), p->head);
+    const uint32_t queries =
+        tiles ? key.constants[ATTENTION_QUERIES] : key.constants[0] / key.constants[FULL_PARTS];
     const struct attention_full_args args = {
         .qkv = span_handle(p->qkv),
         .y = span_handle(p->y),
@@ -456,8 +462,7 @@ kim_err op_attention_full(stream *st, const attention_full_params *p)
         .key = key,
         .args = &args,
         .args_bytes = sizeof args,
-        .groups = { divide_up(p->rows, key.constants[0] / key.constants[FULL_PARTS]), p->heads,
-                    p->images },
+        .groups = { divide_up(p->rows, queries), p->heads, p->images },
         .work = 4.0 * p->images * p->heads * p->rows * p->rows * p->head,
         .accesses = accesses,
         .n_accesses = 2,

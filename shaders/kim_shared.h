@@ -22,6 +22,7 @@ typedef uint64_t kim_handle;
 #define KEY_GROUP 16 // positions of a group of the caches, interleaved in that of K
 #define KV_BLOCK 32  // dimensions that share a scale in a cache of 8 bits
 #define KEY_BLOCK 64 // keys that attention takes at once
+#define ATTENTION_TILE_KEYS 32 // and where it goes by matrices
 #define ROPE_LOW 256 // rotation of position p = that of p % ROPE_LOW times that of the rest
 
 // ---- what is measured with (peak_*.comp) ------------------------------------------------------

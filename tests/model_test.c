@@ -22,7 +22,7 @@
 static double most_nll = 0.1;       // percent that the mean negative log-likelihood may be off
 static double most_different = 0.5; // percent of positions that may have another first token
 static kim_kv_type kv_type;
-static double tie = 0.05;           // nats between the reference's two best: the other may be taken
+static double tie = 0.05; // nats between the reference's two best: the other may be taken
 #define ENOUGH 1000 // positions that a percentage is taken of; of fewer, one tie would be too much
 
 typedef struct sequence {
@@ -115,8 +115,7 @@ static void check_totals(const char *name, const totals *t)
 static kim_session *new_session(kim_model *model, uint32_t context, uint32_t batch)
 {
     kim_session *session = NULL;
-    CHECK_OK(kim_session_create(&session, model,
-                                &(kim_session_params){ context, batch, kv_type }));
+    CHECK_OK(kim_session_create(&session, model, &(kim_session_params){ context, batch, kv_type }));
     return session;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/ops_pipelines.h"
 #include "reference_dequant.h"
 #include "reference_ops.h"
 
@@ -13,11 +14,12 @@
 
 typedef enum score_kind {
     SCORES_NORMAL,
-    SCORES_HUGE,  // of tens of thousands: exp must not overflow, one key takes all
-    SCORES_EQUAL, // the mean of the values
+    SCORES_HUGE,   // of tens of thousands: exp must not overflow, one key takes all
+    SCORES_EQUAL,  // the mean of the values
+    SCORES_BEYOND, // of queries beyond the range of fp16
 } score_kind;
 
-static const char *const score_names[] = { "normal", "huge", "equal" };
+static const char *const score_names[] = { "normal", "huge", "equal", "beyond" };
 
 typedef struct heads_case {
     head_shape shape;
@@ -66,7 +68,8 @@ static void put_cached(const reference_heads *h, void *cache, uint64_t at, uint6
         ((uint16_t *)cache)[at] = ops_half(ops_uniform(-2, 2));
         return;
     }
-    const float scale = (float)ops_uniform(0.5, 2) / 127;
+    // of four bits: a product with an integer is exact as f16 too
+    const float scale = (float)(ops_random() % 8 + 8) / 1024;
     memcpy((uint8_t *)cache + scale_at, &scale, sizeof scale);
     ((int8_t *)cache)[at] = (int8_t)((int)(ops_random() % 255) - 127);
 }
@@ -86,12 +89,23 @@ static void fill_cache(const heads_case *p, const kv_cache *cache)
             }
 }
 
+// Of eleven bits, so that matrices of fp16 have the same queries: what rounding them loses is seen
+// with whole models.
 static void fill_queries(const heads_case *p, float *qkv)
 {
-    const double scale = p->scores == SCORES_HUGE ? 2000 : p->scores == SCORES_EQUAL ? 0 : 0.3;
-    for (uint32_t r = 0; r < p->rows; r++)
-        ops_fill_normal(qkv + (uint64_t)r * qkv_width(&p->shape),
-                        (uint64_t)p->shape.heads * p->shape.head, scale);
+    static const double scales[] = {
+        [SCORES_NORMAL] = 0.3, [SCORES_HUGE] = 2000, [SCORES_EQUAL] = 0, [SCORES_BEYOND] = 1e9
+    };
+    const uint64_t n = (uint64_t)p->shape.heads * p->shape.head;
+    for (uint32_t r = 0; r < p->rows; r++) {
+        float *q = qkv + (uint64_t)r * qkv_width(&p->shape);
+        ops_fill_normal(q, n, scales[p->scores]);
+        for (uint64_t i = 0; i < n; i++) {
+            int exponent;
+            const double mantissa = frexp((double)q[i], &exponent);
+            q[i] = (float)ldexp(nearbyint(ldexp(mantissa, 11)), exponent - 11);
+        }
+    }
 }
 
 static bool in_picture(const heads_case *p, uint32_t row)
@@ -131,7 +145,9 @@ static void check_row(ops_case *c, const heads_case *p, const float *qkv, const 
         const float *q = qkv + (uint64_t)row * qkv_width(&p->shape) + i * head;
         reference_attention(&h, q, case_data(&cache->k), case_data(&cache->v),
                             i / (h.heads / h.kv_heads), keys, want, &spread);
-        const double tolerance = 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
+        double tolerance = 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
+        if (attention_in_tiles(c->run->gpu, p->rows)) // weights are rounded to f16
+            tolerance += ldexp(2, -10);
         for (uint32_t d = 0; d < head; d++) {
             const uint64_t at = ((uint64_t)row * h.heads + i) * head + d;
             case_check(c, "y", at, y[at], want[d], tolerance);
@@ -143,9 +159,12 @@ static void attention_case(ops_run *run, const heads_case *p)
 {
     ops_case c;
     const head_shape *s = &p->shape;
-    case_begin(&c, run, "attention %s %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
-               kv_names[p->kv], s->heads, s->kv_heads, s->head, (int)p->window, p->cache_rows,
-               p->rows, p->position, score_names[p->scores]);
+    const bool tiles = attention_in_tiles(run->gpu, p->rows);
+    case_begin(&c, run,
+               "attention%s %s %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
+               tiles ? " by matrices" : "", kv_names[p->kv], s->heads, s->kv_heads, s->head,
+               (int)p->window, p->cache_rows, p->rows, p->position, score_names[p->scores]);
+    run->tiles += tiles;
     const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
     const kv_cache cache = place_cache(&c, p);
     const span control = case_place_floats(&c, CONTROL_ROW(p->rows, 0));
@@ -189,6 +208,7 @@ static void attention_cases(ops_run *run)
         { { 2, 2, 64 }, 256, 100, 130, 700, SCORES_NORMAL, 0, 0, 0 },
         { { 2, 2, 64 }, 192, 1, 16, 300, SCORES_NORMAL, 0, 0, 0 },
         { { 2, 2, 64 }, 256, 64, 130, 0, SCORES_HUGE, 0, 0, 0 },
+        { { 2, 2, 64 }, 256, 64, 33, 90, SCORES_BEYOND, 0, 0, 0 },
         // the other ratios and sizes of heads
         { { 4, 2, 80 }, 256, 100, 37, 200, SCORES_NORMAL, 0, 0, 0 },
         { { 6, 2, 96 }, 256, ALL_KEYS, 1, 90, SCORES_NORMAL, 0, 0, 0 },
@@ -213,12 +233,34 @@ static void attention_cases(ops_run *run)
         { { 4, 2, 80 }, 256, ALL_KEYS, 37, 200, SCORES_EQUAL, 30, 7, 0 },
         { { 4, 1, 64 }, 4096, ALL_KEYS, 8, 4000, SCORES_NORMAL, 2, 4, 0 },
     };
+    const bool tiles = run->gpu->attention_tiles;
     for (uint32_t i = 0; i < KV_TYPES * sizeof cases / sizeof *cases; i++) {
         heads_case p = cases[i / KV_TYPES];
         p.kv = i % KV_TYPES;
-        if (!run->quick || i % 3 == 0)
+        run->gpu->attention_tiles = false;
+        if (!run->matrices && (!run->quick || i % 3 == 0))
+            attention_case(run, &p);
+        run->gpu->attention_tiles = run->gpu->has_attention_tiles;
+        if (attention_in_tiles(run->gpu, p.rows))
             attention_case(run, &p);
     }
+    run->gpu->attention_tiles = tiles;
+}
+
+// Keys are split as for a GPU of many compute units: more splits than a CPU takes.
+static void many_splits_cases(ops_run *run)
+{
+    static const heads_case cases[] = {
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 130, SCORES_NORMAL, 0, 0, KV_F16 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL, 0, 0, KV_Q8 },
+        { { 4, 1, 256 }, 1024, 512, 2, 1500, SCORES_HUGE, 0, 0, KV_F16 },
+    };
+    kim_device_info *info = &run->gpu->info, kept = *info;
+    info->type = KIM_DEVICE_DISCRETE;
+    info->compute_units = 40;
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        attention_case(run, &cases[i]);
+    *info = kept;
 }
 
 // --------------------------------------------------------------------------------------- rope
@@ -277,9 +319,8 @@ static void check_rope_head(ops_case *c, const heads_case *p, const rope_tensors
         const uint32_t block = d / KV_BLOCK * KV_BLOCK, rest = s->head - block;
         const uint64_t in_cache = is_v ? reference_v_at(&h, kv_head, p->position + row, d)
                                        : reference_k_at(&h, kv_head, p->position + row, d);
-        const double stored =
-            reference_cached(&h, case_data(cache), in_cache,
-                             reference_scale_at(&h, kv_head, p->position + row, d));
+        const double stored = reference_cached(
+            &h, case_data(cache), in_cache, reference_scale_at(&h, kv_head, p->position + row, d));
         const double of_block = largest_of(x + block, rest < KV_BLOCK ? rest : KV_BLOCK);
         case_check(c, is_v ? "v" : "k", at + d, stored, x[d],
                    2 * error + cache_tolerance(p, x[d], of_block));
@@ -498,7 +539,10 @@ static void attention_rope_cases(ops_run *run)
 
 void cases_attention(ops_run *run)
 {
-    rope_cases(run);
     attention_cases(run);
+    if (run->matrices)
+        return;
+    many_splits_cases(run);
+    rope_cases(run);
     attention_rope_cases(run);
 }

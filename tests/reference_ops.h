@@ -34,7 +34,8 @@ uint64_t reference_scale_at(const reference_heads *h, uint32_t kv_head, uint32_t
                             uint32_t d);
 
 // The element itself; at: of K or of V.
-double reference_cached(const reference_heads *h, const void *cache, uint64_t at, uint64_t scale_at);
+double reference_cached(const reference_heads *h, const void *cache, uint64_t at,
+                        uint64_t scale_at);
 
 // One query head.
 //

@@ -30,8 +30,7 @@ static const char *in_folder(const char *name)
 static kim_session *new_session(kim_model *model, uint32_t context, uint32_t batch)
 {
     kim_session *s = NULL;
-    CHECK_OK(
-        kim_session_create(&s, model, &(kim_session_params){ context, batch, kv_type }));
+    CHECK_OK(kim_session_create(&s, model, &(kim_session_params){ context, batch, kv_type }));
     CHECK(kim_session_context(s) == context, "the context is %u", kim_session_context(s));
     return s;
 }

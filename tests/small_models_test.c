@@ -94,8 +94,7 @@ static void run_batches(const small_model *s, uint32_t batch, kim_kv_type kv, er
     // 512: reads all in one call, then scores it again from the start.
     const uint32_t step = batch == 512 ? n : batch;
     kim_session *session = NULL;
-    CHECK_OK(kim_session_create(&session, s->model,
-                                &(kim_session_params){ n, batch, kv }));
+    CHECK_OK(kim_session_create(&session, s->model, &(kim_session_params){ n, batch, kv }));
     for (uint32_t at = 0; at < n; at += step) {
         CHECK_OK(kim_session_append(session, s->ids + at, n - at < step ? n - at : step));
         compare_logits(s, session, e);
