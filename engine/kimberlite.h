@@ -27,6 +27,7 @@ extern "C" {
 typedef struct kim_model kim_model;
 typedef struct kim_image kim_image;
 typedef struct kim_session kim_session;
+typedef struct kim_session_params kim_session_params;
 
 // ------------------------------------------------------------------------------------ model
 
@@ -43,6 +44,9 @@ typedef struct kim_model_params {
     // neither. After it "+vision": with the vision part; "+pure": no mix, all matrices of one type.
     // There is no tokenizer: ids go in and logits come out. NULL: no
     const char *synthetic;
+    // The session that will be made first: its pipelines are made while the weights are brought to
+    // the device. NULL: they are made with the session
+    const kim_session_params *session;
 } kim_model_params;
 
 typedef struct kim_model_info {
@@ -90,8 +94,8 @@ KIM_API const kim_model_info *kim_model_get_info(const kim_model *model);
 // index: below kim_model_info.tensors, in file order; those of an mmproj come last
 KIM_API kim_err kim_model_get_tensor(const kim_model *model, uint32_t index, kim_tensor_info *out);
 
-// Where the time of kim_model_open went. What making pipelines took is not part of these, see
-// kim_gpu_get_stats: the text's are made with a session.
+// Where the time of kim_model_open went. How long it took to make pipelines, meanwhile or with a
+// session, is in kim_gpu_get_stats.
 typedef struct kim_load_stats {
     double open_seconds;   // files mapped and read, all shapes checked, every tensor placed
     double upload_seconds; // memory taken, weights packed and brought to the device
@@ -252,12 +256,12 @@ typedef enum kim_kv_type {
     KIM_KV_Q8_0, // 8 bits and a scale for each 32: 56% of the memory, at a small loss
 } kim_kv_type;
 
-typedef struct kim_session_params {
+struct kim_session_params {
     uint32_t context; // positions; 0: the smaller of the model's and 8192
     uint32_t batch;   // prompt tokens run together; 0: 512. At least a picture's soft tokens,
                       // where the model sees: they see each other
     kim_kv_type kv_type;
-} kim_session_params;
+};
 
 // Memory on the device, exact to the byte.
 typedef struct kim_plan {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // A model: opened from its files, checked, placed, and put on the device.
-#include "model.h"
+#include "session.h"
 
 #include "chat_template.h"
 
 #include "host/clock.h"
 #include "host/error.h"
+#include "host/threads.h"
 #include "host/weight_quantize.h"
 
 #include <stdio.h>
@@ -236,14 +237,29 @@ static kim_err create_encoder(kim_model *m, kim_gpu *gpu, load_progress *progres
                           progress);
 }
 
+typedef struct session_pipelines {
+    const kim_model *m;
+    kim_session_params params;
+} session_pipelines;
+
+static kim_err make_pipelines(void *user)
+{
+    const session_pipelines *p = user;
+    return session_make_pipelines(p->m, &p->params);
+}
+
 static kim_err load(kim_model *m, const kim_model_params *params)
 {
     kim_err err = KIM_OK;
     load_progress progress = { .params = params, .total = pool_bytes(&m->weights) };
     uint64_t weights = 0, activations;
-    kim_gpu_stats before, after;
     const double start = clock_seconds();
-    kim_gpu_get_stats(m->gpu, &before);
+    side_work pipelines = { 0 };
+    session_pipelines to_make = { .m = m };
+    if (params->session && m->files.text) {
+        TRY(session_params_fill(m, params->session, &to_make.params));
+        side_work_begin(&pipelines, make_pipelines, &to_make);
+    }
     if (m->vision)
         encoder_plan(m->vision, &weights, &activations);
     progress.total += weights;
@@ -254,12 +270,10 @@ static kim_err load(kim_model *m, const kim_model_params *params)
     progress.before = progress.total; // what only fills up the space between weights
     if (params->progress && !report_progress(&progress, 0, 0))
         FAIL(KIM_ERR_CANCELLED, "loading was cancelled");
-    kim_gpu_get_stats(m->gpu, &after);
     m->load.upload_bytes = progress.total;
-    m->load.upload_seconds =
-        clock_seconds() - start - (after.pipeline_seconds - before.pipeline_seconds);
+    m->load.upload_seconds = clock_seconds() - start;
 error:
-    return err;
+    return side_work_end(&pipelines, err);
 }
 
 // ------------------------------------------------------------------------------ public functions

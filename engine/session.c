@@ -36,13 +36,11 @@ static uint32_t weight_bits(const linear *l)
     return bits;
 }
 
-// Makes all pipelines of this session now and at once, not one by one in the middle of an answer.
-static kim_err create_pipelines(const kim_session *s)
+kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p)
 {
     kim_err err = KIM_OK;
-    const kim_model *m = s->model;
     const head_shape shape = { m->arch.heads, m->arch.kv_heads, m->arch.head };
-    const uint32_t keys[2] = { m->arch.window ? m->arch.window : s->context, s->context };
+    const uint32_t keys[2] = { m->arch.window ? m->arch.window : p->context, p->context };
     ops_needs needs = {
         .matmul = weight_bits(&m->embedding),
         .embed = weight_bits(&m->embedding),
@@ -50,8 +48,8 @@ static kim_err create_pipelines(const kim_session *s)
         .n_shapes = 1,
         .keys = keys,
         .n_keys = 2,
-        .kv = session_kv_type(s->kv_type),
-        .rows = s->batch,
+        .kv = session_kv_type(p->kv_type),
+        .rows = p->batch,
         .sample = true,
     };
     for (uint32_t i = 0; i < m->arch.layers; i++) {
@@ -95,7 +93,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     TRY(pool_commit(&s->memory.activations, model->gpu));
     TRY(pool_commit(&s->memory.upload, model->gpu));
     TRY(pool_commit(&s->memory.readback, model->gpu));
-    TRY(create_pipelines(s));
+    TRY(session_make_pipelines(model, &p));
     TRY(stream_create(&s->decode.st, model->gpu));
     TRY(stream_create(&s->prompt.st, model->gpu));
     TRY(stream_create(&s->answer.first, model->gpu));

@@ -100,6 +100,12 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
                       const kim_session_params *p);
 void session_memory_destroy(session_memory *mem);
 
+// Makes all pipelines that a session needs now and at once, not one by one in the middle of an
+// answer; those that exist already are skipped. session.c
+//
+// p: filled in by session_params_fill
+kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p);
+
 // Records one step of `rows` tokens into an empty stream. forward.c
 //
 // scored: with STEP_SCORES, the tokens the control block will hold: rows, or one more

@@ -2,13 +2,16 @@
 // Weight matrices on the device: placed, packed and uploaded from mapped files.
 #include "linear.h"
 
+#include "threads.h"
 #include "weight_quantize.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STAGING_BYTES (8u << 20)
+#define STAGING_BYTES (4u << 20) // of one buffer; each thread has two
+#define MOST_UPLOAD_THREADS 8
 #define MOST_GROUPS 65535 // of a part: what every device takes in one dimension of a dispatch
 
 kim_err matrix_find(const tensors *t, const char *name, uint32_t width, uint32_t rows,
@@ -106,17 +109,33 @@ void linear_destroy(linear *l)
     memset(l, 0, sizeof *l);
 }
 
-struct uploader {
-    kim_gpu *gpu;
-    bool (*progress)(void *user, uint64_t done, uint64_t total);
-    void *user;
-    uint64_t done, total;
-    pool staging; // unused where memory is unified
-    span buffers[2];
+// What one thread works with.
+typedef struct packer {
+    span buffers[2];   // unused where memory is unified
     stream *copies[2]; // from buffers[i]
     uint32_t next;
     float *row;      // [width] of a matrix that is quantised
     uint8_t *blocks; // [WEIGHT_GROUP rows] of it
+} packer;
+
+// Groups of rows that are packed at once.
+typedef struct upload_piece {
+    const linear *l;
+    const linear_part *part;
+    uint32_t first, count; // groups
+} upload_piece;
+
+struct uploader {
+    kim_gpu *gpu;
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+    uint64_t reported, total;
+    _Atomic uint64_t done;
+    pool staging;
+    packer *packers; // [n_packers]; the calling thread's is the first
+    uint32_t n_packers;
+    upload_piece *pieces; // [n_pieces], for uploader_finish
+    uint32_t n_pieces, room;
 };
 
 kim_err uploader_create(uploader **out, kim_gpu *gpu,
@@ -124,17 +143,21 @@ kim_err uploader_create(uploader **out, kim_gpu *gpu,
                         uint64_t total)
 {
     kim_err err = KIM_OK;
+    const uint32_t processors = processor_count();
     uploader *u = calloc(1, sizeof *u);
     REQUIRE_MEMORY(u);
     *u = (uploader){ .gpu = gpu, .progress = progress, .user = user, .total = total };
-    if (!gpu->info.unified_memory) {
-        pool_init(&u->staging, "staging", POOL_UPLOAD, 0);
-        for (int i = 0; i < 2; i++) {
-            TRY(pool_place(&u->staging, STAGING_BYTES, &u->buffers[i]));
-            TRY(stream_create(&u->copies[i], gpu));
-        }
-        TRY(pool_commit(&u->staging, gpu));
+    pool_init(&u->staging, "staging", POOL_UPLOAD, 0);
+    u->n_packers = processors < MOST_UPLOAD_THREADS ? processors : MOST_UPLOAD_THREADS;
+    u->packers = calloc(u->n_packers, sizeof *u->packers);
+    REQUIRE_MEMORY(u->packers);
+    for (uint32_t i = 0; i < 2 * u->n_packers && !gpu->info.unified_memory; i++) {
+        packer *p = &u->packers[i / 2];
+        TRY(pool_place(&u->staging, STAGING_BYTES, &p->buffers[i % 2]));
+        TRY(stream_create(&p->copies[i % 2], gpu));
     }
+    if (!gpu->info.unified_memory)
+        TRY(pool_commit(&u->staging, gpu));
     *out = u;
     return KIM_OK;
 error:
@@ -147,39 +170,55 @@ void uploader_destroy(uploader **up)
     uploader *u = *up;
     if (!u)
         return;
-    stream_destroy(&u->copies[0]);
-    stream_destroy(&u->copies[1]);
+    for (uint32_t i = 0; u->packers && i < u->n_packers; i++) {
+        stream_destroy(&u->packers[i].copies[0]);
+        stream_destroy(&u->packers[i].copies[1]);
+        free(u->packers[i].row);
+        free(u->packers[i].blocks);
+    }
     pool_destroy(&u->staging);
-    free(u->row);
-    free(u->blocks);
+    free(u->packers);
+    free(u->pieces);
     free(u);
     *up = NULL;
 }
 
 // Where the host writes the next bytes of `to`: in place, or in a staging buffer that is free.
-static kim_err begin_write(uploader *u, const span *to, void **at)
+static kim_err begin_write(packer *p, const span *to, void **at)
 {
     kim_err err = KIM_OK;
     *at = span_map(to);
     if (*at)
         return KIM_OK;
-    TRY(stream_reset(u->copies[u->next]));
-    *at = span_map(&u->buffers[u->next]);
+    TRY(stream_reset(p->copies[p->next]));
+    *at = span_map(&p->buffers[p->next]);
 error:
     return err;
 }
 
-static kim_err end_write(uploader *u, const span *to)
+// Called by the thread that uploads.
+static kim_err report(uploader *u)
+{
+    const uint64_t done = u->done;
+    if (!u->progress || done <= u->reported)
+        return KIM_OK;
+    u->reported = done;
+    return u->progress(u->user, done, u->total)
+               ? KIM_OK
+               : kim_fail(KIM_ERR_CANCELLED, "loading was cancelled");
+}
+
+static kim_err end_write(uploader *u, packer *p, const span *to)
 {
     kim_err err = KIM_OK;
     if (!span_map(to)) {
-        TRY(stream_copy(u->copies[u->next], to, &u->buffers[u->next]));
-        TRY(stream_submit(u->copies[u->next]));
-        u->next = 1 - u->next;
+        TRY(stream_copy(p->copies[p->next], to, &p->buffers[p->next]));
+        TRY(stream_submit(p->copies[p->next]));
+        p->next = 1 - p->next;
     }
     u->done += to->bytes;
-    if (u->progress && !u->progress(u->user, u->done, u->total))
-        FAIL(KIM_ERR_CANCELLED, "loading was cancelled");
+    if (p == u->packers)
+        TRY(report(u));
 error:
     return err;
 }
@@ -197,27 +236,27 @@ static const matrix_source *source_of(const linear *l, uint32_t *row)
     return &l->sources[i];
 }
 
-// at: where in u->blocks the row goes, if it is quantised
-static const void *read_row(uploader *u, const linear *l, uint32_t row, uint64_t at)
+// at: where in p->blocks the row goes, if it is quantised
+static const void *read_row(packer *p, const linear *l, uint32_t row, uint64_t at)
 {
     const matrix_source *s = source_of(l, &row);
     const uint8_t *from =
         weight_row_at(s->file_type ? s->file_type : s->type, s->data, s->distinct, l->width, row);
     if (!s->file_type)
         return from;
-    weight_to_floats(s->file_type->ggml, from, l->width, u->row);
-    weight_quantize(s->type, u->row, l->width, u->blocks + at);
-    return u->blocks + at;
+    weight_to_floats(s->file_type->ggml, from, l->width, p->row);
+    weight_quantize(s->type, p->row, l->width, p->blocks + at);
+    return p->blocks + at;
 }
 
-static void pack_group(uploader *u, const linear *l, const linear_part *part, uint32_t group,
+static void pack_group(packer *p, const linear *l, const linear_part *part, uint32_t group,
                        void *out)
 {
     const void *rows[WEIGHT_GROUP];
     const uint64_t row_bytes = weight_row_bytes(part->type, l->width);
     for (uint32_t r = 0; r < WEIGHT_GROUP; r++) {
         const uint32_t row = group * WEIGHT_GROUP + r;
-        rows[r] = row < part->rows ? read_row(u, l, part->first + row, r * row_bytes) : NULL;
+        rows[r] = row < part->rows ? read_row(p, l, part->first + row, r * row_bytes) : NULL;
     }
     weight_pack(part->type, rows, l->width, out);
 }
@@ -241,7 +280,7 @@ static void release_rows(const linear *l, uint32_t first, uint32_t end)
 }
 
 // Room for the rows of a matrix that is quantised.
-static kim_err make_room(uploader *u, const linear *l, const linear_part *part)
+static kim_err make_room(packer *p, const linear *l, const linear_part *part)
 {
     kim_err err = KIM_OK;
     bool quantised = false;
@@ -249,38 +288,49 @@ static kim_err make_room(uploader *u, const linear *l, const linear_part *part)
         quantised |= l->sources[i].file_type != NULL;
     if (!quantised)
         return KIM_OK;
-    float *row = realloc(u->row, l->width * sizeof *row);
+    float *row = realloc(p->row, l->width * sizeof *row);
     REQUIRE_MEMORY(row);
-    u->row = row;
-    uint8_t *blocks = realloc(u->blocks, weight_group_bytes(part->type, l->width));
+    p->row = row;
+    uint8_t *blocks = realloc(p->blocks, weight_group_bytes(part->type, l->width));
     REQUIRE_MEMORY(blocks);
-    u->blocks = blocks;
+    p->blocks = blocks;
 error:
     return err;
 }
 
-static kim_err upload_part(uploader *u, const linear *l, const linear_part *part)
+static kim_err upload_groups(void *user, uint32_t index, uint32_t thread)
 {
     kim_err err = KIM_OK;
-    const uint64_t group_bytes = weight_group_bytes(part->type, l->width);
-    const uint32_t groups = (part->rows + WEIGHT_GROUP - 1) / WEIGHT_GROUP;
-    uint32_t at_once = (uint32_t)(STAGING_BYTES / group_bytes);
-    if (!at_once)
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: rows of %u weights are too long", l->sources[0].name,
-             l->width);
-    TRY(make_room(u, l, part));
-    for (uint32_t first = 0; first < groups; first += at_once) {
-        const uint32_t n = groups - first < at_once ? groups - first : at_once;
-        const span to = span_part(&part->w, first * group_bytes, n * group_bytes);
-        void *at;
-        TRY(begin_write(u, &to, &at));
-        for (uint32_t g = 0; g < n; g++)
-            pack_group(u, l, part, first + g, (uint8_t *)at + g * group_bytes);
-        TRY(end_write(u, &to));
-        const uint32_t end = (first + n) * WEIGHT_GROUP;
-        release_rows(l, part->first + first * WEIGHT_GROUP,
-                     part->first + (end < part->rows ? end : part->rows));
+    uploader *u = user;
+    packer *p = &u->packers[thread];
+    const upload_piece *piece = &u->pieces[index];
+    const linear_part *part = piece->part;
+    const uint64_t bytes = weight_group_bytes(part->type, piece->l->width);
+    const span to = span_part(&part->w, piece->first * bytes, piece->count * bytes);
+    const uint32_t end = (piece->first + piece->count) * WEIGHT_GROUP;
+    void *at;
+    TRY(make_room(p, piece->l, part));
+    TRY(begin_write(p, &to, &at));
+    for (uint32_t g = 0; g < piece->count; g++)
+        pack_group(p, piece->l, part, piece->first + g, (uint8_t *)at + g * bytes);
+    TRY(end_write(u, p, &to));
+    release_rows(piece->l, part->first + piece->first * WEIGHT_GROUP,
+                 part->first + (end < part->rows ? end : part->rows));
+error:
+    return err;
+}
+
+static kim_err add_piece(uploader *u, const upload_piece *piece)
+{
+    kim_err err = KIM_OK;
+    if (u->n_pieces == u->room) {
+        const uint32_t room = 2 * u->room + 256;
+        upload_piece *pieces = realloc(u->pieces, room * sizeof *pieces);
+        REQUIRE_MEMORY(pieces);
+        u->pieces = pieces;
+        u->room = room;
     }
+    u->pieces[u->n_pieces++] = *piece;
 error:
     return err;
 }
@@ -288,8 +338,21 @@ error:
 kim_err upload_linear(uploader *u, const linear *l)
 {
     kim_err err = KIM_OK;
-    for (uint32_t i = 0; i < l->n_parts; i++)
-        TRY(upload_part(u, l, &l->parts[i]));
+    for (uint32_t i = 0; i < l->n_parts; i++) {
+        const linear_part *part = &l->parts[i];
+        const uint32_t groups = (part->rows + WEIGHT_GROUP - 1) / WEIGHT_GROUP;
+        const uint32_t most = (uint32_t)(STAGING_BYTES / weight_group_bytes(part->type, l->width));
+        if (!most)
+            FAIL(KIM_ERR_UNSUPPORTED, "%s: rows of %u weights are too long", l->sources[0].name,
+                 l->width);
+        for (uint32_t first = 0; first < groups; first += most)
+            TRY(add_piece(u, &(upload_piece){
+                                 .l = l,
+                                 .part = part,
+                                 .first = first,
+                                 .count = groups - first < most ? groups - first : most,
+                             }));
+    }
 error:
     return err;
 }
@@ -301,9 +364,9 @@ kim_err upload_bytes(uploader *u, const span *to, const void *data, uint64_t byt
         const uint64_t n = bytes - done < STAGING_BYTES ? bytes - done : STAGING_BYTES;
         const span part = span_part(to, done, n);
         void *at;
-        TRY(begin_write(u, &part, &at));
+        TRY(begin_write(u->packers, &part, &at));
         memcpy(at, (const uint8_t *)data + done, n);
-        TRY(end_write(u, &part));
+        TRY(end_write(u, u->packers, &part));
         done += n;
     }
 error:
@@ -313,9 +376,12 @@ error:
 kim_err uploader_finish(uploader *u)
 {
     kim_err err = KIM_OK;
-    for (int i = 0; i < 2; i++)
-        if (u->copies[i])
-            TRY(stream_wait(u->copies[i]));
+    TRY(share_among_threads(u->n_pieces, u->n_packers, upload_groups, u));
+    u->n_pieces = 0;
+    for (uint32_t i = 0; i < 2 * u->n_packers; i++)
+        if (u->packers[i / 2].copies[i % 2])
+            TRY(stream_wait(u->packers[i / 2].copies[i % 2]));
+    TRY(report(u));
 error:
     return err;
 }

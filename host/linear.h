@@ -56,17 +56,20 @@ kim_err linear_place(linear *l, pool *p, const matrix_source *sources, uint32_t 
                      uint32_t width, bool paired);
 void linear_destroy(linear *l);
 
-// Brings bytes to the device: straight into place where memory is unified, else through two staging
-// buffers of which one is filled while the other is copied.
+// Brings bytes to the device: straight into place where memory is unified, else through a ring of
+// staging buffers, of which some are filled while others are copied. Matrices are packed by several
+// threads, as fast as the file, the processors or the bus allow.
 typedef struct uploader uploader;
 
-// progress: as in kim_model_params
+// progress: as in kim_model_params; called by the thread that uploads
 kim_err uploader_create(uploader **out, kim_gpu *gpu,
                         bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
                         uint64_t total);
-kim_err upload_linear(uploader *u, const linear *l);
-kim_err upload_bytes(uploader *u, const span *to, const void *data, uint64_t bytes);
-kim_err uploader_finish(uploader *u); // waits until all is there
 void uploader_destroy(uploader **u);
+kim_err upload_bytes(uploader *u, const span *to, const void *data, uint64_t bytes);
+
+// The matrix is brought by uploader_finish, and must be there until then.
+kim_err upload_linear(uploader *u, const linear *l);
+kim_err uploader_finish(uploader *u); // waits until all is there
 
 #endif

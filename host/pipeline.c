@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "file.h"
 #include "spirv.h"
+#include "threads.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,11 +15,8 @@
 #    define make_folder(path) _mkdir(path)
 #else
 #    include <sys/stat.h>
-#    include <unistd.h>
 #    define make_folder(path) mkdir(path, 0700)
 #endif
-
-#define MAX_THREADS 16
 
 typedef struct pipeline_entry {
     pipeline_key key;
@@ -297,53 +295,24 @@ kim_err pipeline_get(kim_gpu *g, const pipeline_key *key, VkPipeline *out)
 typedef struct create_job {
     kim_gpu *gpu;
     const pipeline_key *keys;
-    uint32_t count;
-    atomic_uint next;
-    _Atomic kim_err err;
-    char text[1024]; // of the first error: its thread ends before the caller can ask
-    atomic_flag text_taken;
 } create_job;
 
-static void *create_thread(void *argument)
+static kim_err create_one(void *user, uint32_t index, uint32_t thread)
 {
-    create_job *job = argument;
-    for (uint32_t i; !job->err && (i = job->next++) < job->count;) {
-        VkPipeline pipeline;
-        bool was_made;
-        const kim_err err = get_or_make(job->gpu, &job->keys[i], &pipeline, &was_made);
-        if (err && !atomic_flag_test_and_set(&job->text_taken)) {
-            snprintf(job->text, sizeof job->text, "%s", kim_error_text());
-            job->err = err;
-        }
-    }
-    return NULL;
-}
-
-static uint32_t processor_count(void)
-{
-#ifdef _WIN32
-    const char *n = getenv("NUMBER_OF_PROCESSORS");
-    const long count = n ? atol(n) : 1;
-#else
-    const long count = sysconf(_SC_NPROCESSORS_ONLN);
-#endif
-    return count < 1 ? 1 : count > MAX_THREADS ? MAX_THREADS : (uint32_t)count;
+    const create_job *job = user;
+    VkPipeline pipeline;
+    bool was_made;
+    (void)thread;
+    return get_or_make(job->gpu, &job->keys[index], &pipeline, &was_made);
 }
 
 kim_err pipeline_get_all(kim_gpu *g, const pipeline_key *keys, uint32_t count)
 {
-    create_job job = { .gpu = g, .keys = keys, .count = count, .text_taken = ATOMIC_FLAG_INIT };
-    pthread_t threads[MAX_THREADS];
-    uint32_t n = 0;
+    create_job job = { .gpu = g, .keys = keys };
     const double start = clock_seconds();
-    while (n + 1 < processor_count() && n + 1 < count &&
-           !pthread_create(&threads[n], NULL, create_thread, &job))
-        n++;
-    create_thread(&job);
-    for (uint32_t i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
+    const kim_err err = share_among_threads(count, processor_count(), create_one, &job);
     count_time(g, start);
-    return job.err ? kim_fail(job.err, "%s", job.text) : KIM_OK;
+    return err;
 }
 
 const char *kim_build_missing(void)

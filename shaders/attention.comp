@@ -50,6 +50,8 @@ shared float best[QUERIES];               // of all blocks so far
 shared float correction[QUERIES];         // exp(best before - best now)
 shared uint first_key[QUERIES], last_key[QUERIES]; // what a query sees
 
+VALUE value[QUERIES * WORDS]; // of the lane's dimensions: sums over keys, not divided yet
+
 #ifdef ROPE
 shared vec2 turned[GROUP * HEAD / 2]; // q, in pairs of dimensions
 // K and V as the cache has them. By way of memory: compilers take unpackHalf2x16(packHalf2x16(x)) for x.
@@ -264,6 +266,59 @@ void store_value(uint at, uint word, VALUE value)
 #endif
 }
 
+// The values of a block, weighed.
+void add_values(uint lane, uint v_at)
+{
+    for (uint first = 0; first < KEY_BLOCK; first += VALUE_KEYS) {
+#ifdef KV_Q8
+        vec4 scale[WORDS];
+        for (uint w = 0; w < WORDS; w++)
+            scale[w] = load_value_scales(v_at, first, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+#endif
+        [[unroll]] for (uint k = 0; k < VALUE_KEYS; k++) {
+            const uint j = first + k;
+            float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
+            for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
+                weight[i] = scores[(PASS ? i * BATCH + pass_lane() : i) * KEY_BLOCK + j];
+            for (uint w = 0; w < WORDS; w++) {
+                VALUE v = load_value(v_at, j, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+#ifdef KV_Q8
+                v *= PASS ? pass(scale[w].x, k) : scale[w][k];
+#endif
+                for (uint i = 0; i < QUERIES; i++)
+                    value[i * WORDS + w] +=
+                        (PASS ? pass(weight[i / BATCH], i % BATCH) : weight[i]) * v;
+            }
+        }
+    }
+}
+
+void store_values(uint lane, uint first_row, uint last_row, uint first_head)
+{
+    for (uint i = 0; i < QUERIES; i++) {
+        const uint row = first_row + i / GROUP;
+        if (i / GROUP >= TOKENS || row > last_row)
+            break;
+        const uint head = row * a.heads + first_head + i % GROUP;
+        float sum = 0;
+        for (uint j = 0; j < PARTS; j++)
+            sum += part_best[i * PARTS + j];
+        for (uint w = 0; w < WORDS; w++) {
+            const uint word = w * KEY_BLOCK + lane;
+            if (word >= KV_WORDS)
+                continue;
+            if (SPLITS == 1)
+                store_value(head * HEAD * 4, word, value[i * WORDS + w] / sum);
+            else
+                store_value((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) * 4, word,
+                            value[i * WORDS + w]);
+        }
+        if (SPLITS > 1 && lane == 0)
+            store_f32x2(a.y, ((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) + HEAD) * 4,
+                        vec2(best[i], sum));
+    }
+}
+
 void main()
 {
     const uint lane = gl_LocalInvocationIndex;
@@ -292,7 +347,6 @@ void main()
 
     const uint my_query = lane % QUERIES, my_part = lane / QUERIES;
     float my_sum = 0; // of exp(score - best), over the keys of my part, for my query
-    VALUE value[QUERIES * WORDS];
     for (uint i = 0; i < QUERIES * WORDS; i++)
         value[i] = VALUE(0);
 #ifdef ROPE
@@ -375,54 +429,12 @@ void main()
             for (uint w = 0; w < WORDS; w++)
                 value[i * WORDS + w] *= correction[i];
         const uint v_at = kv_at + v_word_at(block * KEY_BLOCK % a.cache_rows, 0);
-        for (uint first = 0; first < KEY_BLOCK; first += VALUE_KEYS) {
-#ifdef KV_Q8
-            vec4 scale[WORDS];
-            for (uint w = 0; w < WORDS; w++)
-                scale[w] = load_value_scales(v_at, first, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
-#endif
-            [[unroll]] for (uint k = 0; k < VALUE_KEYS; k++) {
-                const uint j = first + k;
-                float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
-                for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
-                    weight[i] = scores[(PASS ? i * BATCH + pass_lane() : i) * KEY_BLOCK + j];
-                for (uint w = 0; w < WORDS; w++) {
-                    VALUE v = load_value(v_at, j, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
-#ifdef KV_Q8
-                    v *= PASS ? pass(scale[w].x, k) : scale[w][k];
-#endif
-                    for (uint i = 0; i < QUERIES; i++)
-                        value[i * WORDS + w] +=
-                            (PASS ? pass(weight[i / BATCH], i % BATCH) : weight[i]) * v;
-                }
-            }
-        }
+        add_values(lane, v_at);
         barrier();
     }
 
     // part_best is free: the parts' sums
     part_best[my_query * PARTS + my_part] = my_sum;
     barrier();
-    for (uint i = 0; i < QUERIES; i++) {
-        const uint row = first_row + i / GROUP;
-        if (i / GROUP >= TOKENS || row > last_row)
-            break;
-        const uint head = row * a.heads + first_head + i % GROUP;
-        float sum = 0;
-        for (uint j = 0; j < PARTS; j++)
-            sum += part_best[i * PARTS + j];
-        for (uint w = 0; w < WORDS; w++) {
-            const uint word = w * KEY_BLOCK + lane;
-            if (word >= KV_WORDS)
-                continue;
-            if (SPLITS == 1)
-                store_value(head * HEAD * 4, word, value[i * WORDS + w] / sum);
-            else
-                store_value((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) * 4, word,
-                            value[i * WORDS + w]);
-        }
-        if (SPLITS > 1 && lane == 0)
-            store_f32x2(a.y, ((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) + HEAD) * 4,
-                        vec2(best[i], sum));
-    }
+    store_values(lane, first_row, last_row, first_head);
 }

@@ -472,7 +472,7 @@ static void test_upload(bool staging)
     MUST(uploader_create(&u, gpu, count_progress, &log, UPLOAD_BYTES));
     MUST(upload_bytes(u, &to, data, UPLOAD_BYTES));
     MUST(uploader_finish(u));
-    CHECK(log.done == UPLOAD_BYTES && log.calls == 3, "progress in %u calls", (unsigned)log.calls);
+    CHECK(log.done == UPLOAD_BYTES && log.calls == 5, "progress in %u calls", (unsigned)log.calls);
     MUST(stream_create(&st, gpu));
     MUST(stream_copy(st, &from, &to));
     MUST(stream_submit(st));
@@ -489,6 +489,67 @@ static void test_upload(bool staging)
     pool_destroy(&p);
     pool_destroy(&back);
     free(data);
+    close_gpu(&gpu);
+}
+
+// A matrix of several pieces, packed by all threads at once, its last group not whole.
+static void test_upload_matrix(bool staging)
+{
+    enum { ROWS = 3003, WIDTH = 4096 };
+    kim_gpu *gpu = open_gpu((kim_gpu_params){ 0 });
+    if (staging)
+        gpu->info.unified_memory = false;
+    const weight_type *type = weight_type_find(1); // F16
+    const uint64_t row_bytes = weight_row_bytes(type, WIDTH);
+    const uint64_t group_bytes = weight_group_bytes(type, WIDTH);
+    uint8_t *data = malloc(ROWS * row_bytes), *packed = malloc(group_bytes);
+    CHECK(data && packed, "out of memory");
+    for (uint64_t i = 0; i < ROWS * row_bytes; i++)
+        data[i] = (uint8_t)(i * 2654435761u >> 24);
+    const matrix_source source = { .name = "w", .type = type, .data = data, .rows = ROWS };
+    pool weights, back;
+    span from;
+    linear l;
+    uploader *u = NULL;
+    stream *st = NULL;
+    progress_log log = { 0 };
+    pool_init(&weights, "weights", POOL_DEVICE, 0);
+    pool_init(&back, "back", POOL_READBACK, 0);
+    MUST(linear_place(&l, &weights, &source, 1, WIDTH, false));
+    MUST(pool_place(&back, l.parts[0].w.bytes, &from));
+    MUST(pool_commit(&weights, gpu));
+    MUST(pool_commit(&back, gpu));
+    MUST(uploader_create(&u, gpu, count_progress, &log, l.parts[0].w.bytes));
+    MUST(upload_linear(u, &l));
+    MUST(uploader_finish(u));
+    CHECK(log.done == l.parts[0].w.bytes, "progress ended at %llu", (unsigned long long)log.done);
+    MUST(stream_create(&st, gpu));
+    MUST(stream_copy(st, &from, &l.parts[0].w));
+    MUST(stream_submit(st));
+    MUST(stream_wait(st));
+    const uint8_t *found = span_map(&from);
+    for (uint32_t g = 0; g * WEIGHT_GROUP < ROWS; g++) {
+        const void *rows[WEIGHT_GROUP];
+        for (uint32_t r = 0; r < WEIGHT_GROUP; r++) {
+            const uint32_t row = g * WEIGHT_GROUP + r;
+            rows[r] = row < ROWS ? data + row * row_bytes : NULL;
+        }
+        weight_pack(type, rows, WIDTH, packed);
+        CHECK(!memcmp(found + g * group_bytes, packed, group_bytes), "group %u is another", g);
+    }
+    uploader_destroy(&u);
+
+    log = (progress_log){ .stop_at = 1 };
+    MUST(uploader_create(&u, gpu, count_progress, &log, l.parts[0].w.bytes));
+    MUST(upload_linear(u, &l));
+    CHECK_FAILS(uploader_finish(u), KIM_ERR_CANCELLED, "cancelled");
+    uploader_destroy(&u);
+    stream_destroy(&st);
+    linear_destroy(&l);
+    pool_destroy(&weights);
+    pool_destroy(&back);
+    free(data);
+    free(packed);
     close_gpu(&gpu);
 }
 
@@ -606,6 +667,8 @@ int main(int argc, char **argv)
     test_cut_dispatch(4, 1280, 1, true);
     test_upload(false);
     test_upload(true);
+    test_upload_matrix(false);
+    test_upload_matrix(true);
     test_cache();
     test_many_pipelines();
     CHECK(validation_messages == 0, "%u validation messages", validation_messages);

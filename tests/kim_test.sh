@@ -242,7 +242,8 @@ logits_checks() {
 }
 
 chat_checks() {
-    run "$kim" chat -m "$model" -p 'Once upon a time' --greedy -n 6 $validation
+    run "$kim" chat -m "$model" -p 'Once upon a time' --greedy -n 6 --stats $validation
+    shows 0 '^loading   files read in [0-9.]+ s, [0-9]+ MiB brought .* pipelines made in' err
     shows 0 '^\[ prompt [0-9.]+ tok/s \| answer [0-9.]+ tok/s \| context [0-9]+/[0-9]+ \]$' err
     shows 0 'pre-trained' err
     cp "$dir/out" "$dir/once"

@@ -241,7 +241,9 @@ static void attention_cases(ops_run *run)
         if (!run->matrices && (!run->quick || i % 3 == 0))
             attention_case(run, &p);
         run->gpu->attention_tiles = run->gpu->has_attention_tiles;
-        if (attention_in_tiles(run->gpu, p.rows))
+        // a CPU driver compiles these for seconds: quickly, small heads, and a type in each mode
+        const bool small = p.shape.head <= 80 && p.kv == (run->gpu->address ? KV_Q8 : KV_F16);
+        if (attention_in_tiles(run->gpu, p.rows) && (small || !run->quick))
             attention_case(run, &p);
     }
     run->gpu->attention_tiles = tiles;

@@ -2,8 +2,9 @@
 // Every operation on a device against plain C, in both memory modes.
 //   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
 //   [--quick] [--many] [--attention] [--matrices]
-// --many: only the products of many columns; --attention: only attention; --matrices: only what goes
-// by the device's matrices, and the other ways of many columns
+// --many:      only the products of many columns
+// --attention: only attention
+// --matrices:  only attention by the device's matrices, and the products of many columns
 #include "ops_cases.h"
 
 #include <stdlib.h>

@@ -6,6 +6,7 @@
 
 #include "host/error.h"
 #include "host/ops_pipelines.h"
+#include "host/threads.h"
 #include "host/weight_quantize.h"
 
 #include <math.h>
@@ -303,9 +304,10 @@ error:
 // -------------------------------------------------------------------------------------- create
 
 // All pipelines of one tile and of as many as go at once; other numbers of tiles hardly need more.
-static kim_err create_pipelines(const encoder *e)
+static kim_err create_pipelines(void *user)
 {
     kim_err err = KIM_OK;
+    const encoder *e = user;
     const uint32_t n = ENCODER_PRODUCTS(e->shape.layers);
     pipeline_key *keys = NULL;
     uint32_t count;
@@ -346,13 +348,15 @@ static kim_err upload(loader *l, bool (*progress)(void *user, uint64_t done, uin
 {
     kim_err err = KIM_OK;
     encoder *e = l->e;
+    side_work pipelines; // made meanwhile
+    side_work_begin(&pipelines, create_pipelines, e);
     TRY(pool_commit(&e->weights, e->gpu));
     TRY(uploader_create(&l->to, e->gpu, progress, user, pool_bytes(&e->weights)));
     TRY(load_all(l));
     TRY(uploader_finish(l->to));
 error:
     uploader_destroy(&l->to);
-    return err;
+    return side_work_end(&pipelines, err);
 }
 
 kim_err encoder_create(encoder **out, kim_gpu *gpu, const tensors *files,
@@ -377,10 +381,8 @@ kim_err encoder_create(encoder **out, kim_gpu *gpu, const tensors *files,
                 shape->feed_forward != shape->hidden; // else the names are all there is to go by
     TRY(load_all(&l));
     TRY(scratch_place(&e->scratch, e));
-    if (gpu) {
+    if (gpu)
         TRY(upload(&l, progress, user));
-        TRY(create_pipelines(e));
-    }
     *out = e;
     return KIM_OK;
 error:

@@ -14,7 +14,7 @@ enum { OPEN_LIMIT = 256 }; // a text that is continued seldom ends by itself
 
 static struct {
     char *prompt, *system, *mode;
-    int interactive, quiet, limit;
+    int interactive, quiet, stats, limit;
     int greedy, top_k;
     float temperature, top_p, min_p, repeat_penalty;
     long long seed;
@@ -35,6 +35,7 @@ static struct poptOption table[] = {
       "at most N tokens an answer (0: until it ends; 256 where a text is continued)", "N" },
     { "quiet", 'q', POPT_ARG_NONE, &options.quiet, 0,
       "no greeting and no figures, only errors, on stderr", NULL },
+    { "stats", '\0', POPT_ARG_NONE, &options.stats, 0, "at the end, what /stats shows", NULL },
     { "greedy", '\0', POPT_ARG_NONE, &options.greedy, 0, "always the most probable token", NULL },
     { "temp", '\0', POPT_ARG_FLOAT, &options.temperature, 0, "temperature (1; 0: greedy)", "T" },
     { "top-k", '\0', POPT_ARG_INT, &options.top_k, 0, "of the K most probable (64; 0: all)", "K" },
@@ -471,6 +472,15 @@ static void chat_stats(chat *c, const char *argument)
          kim_session_context(c->o.session));
     note("last      prompt %u tokens in %.2f s, answer %u tokens in %.2f s", c->last.prompt_tokens,
          c->last.prompt_seconds, c->last.answer_tokens, c->last.answer_seconds);
+    kim_load_stats load;
+    kim_gpu_stats made;
+    kim_model_get_load_stats(c->o.model, &load);
+    kim_gpu_get_stats(c->o.gpu, &made);
+    note("loading   files read in %.2f s, %s brought to the device in %.2f s (%.2f GB/s), %u "
+         "pipelines made in %.2f s",
+         load.open_seconds, format_bytes(load.upload_bytes, used), load.upload_seconds,
+         (double)load.upload_bytes / load.upload_seconds * 1e-9, made.pipelines,
+         made.pipeline_seconds);
     kim_vision_stats vision;
     kim_model_get_vision_stats(c->o.model, &vision);
     if (vision.tiles)
@@ -723,7 +733,10 @@ static int take_prompt(strbuf *prompt)
 
 static int run_chat(chat *c, const strbuf *prompt)
 {
+    const kim_session_params expected = { .context = (uint32_t)given.context,
+                                          .batch = (uint32_t)given.batch };
     int status = open_gpu(&c->o);
+    c->o.expected = &expected;
     if (status == STATUS_OK)
         status = open_model(&c->o);
     if (status == STATUS_OK)
@@ -741,11 +754,13 @@ static int run_chat(chat *c, const strbuf *prompt)
         return STATUS_FAILED;
     if (!options.quiet)
         print_banner(c);
-    if (!options.interactive && prompt->length)
-        return answer_once(c, prompt);
-    if (prompt->length)
+    const bool once = !options.interactive && prompt->length;
+    if (!once && prompt->length)
         open_conversation(c, prompt);
-    return converse(c);
+    status = once ? answer_once(c, prompt) : converse(c);
+    if (options.stats)
+        chat_stats(c, "");
+    return status;
 }
 
 int command_chat(int argc, const char **argv)

@@ -405,6 +405,7 @@ static int load_model(opened *o, const char *path)
         .mmproj = given.mmproj,
         .quantize = given.quantize,
         .synthetic = given.synthetic,
+        .session = o->expected,
     };
     kim_err err = kim_model_open(&o->model, o->gpu, path, &params);
     progress_clear();

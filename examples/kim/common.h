@@ -159,6 +159,7 @@ typedef struct opened {
     kim_gpu *gpu;
     kim_model *model;
     kim_session *session;
+    const kim_session_params *expected; // the session that follows the model; NULL: not known
 } opened;
 
 // The name of the model's file from -m or KIM_MODEL. NULL, with the sentence printed: none given.
