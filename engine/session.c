@@ -48,6 +48,7 @@ kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p)
         .n_shapes = 1,
         .keys = keys,
         .n_keys = 2,
+        .kv = session_kv_type(p->kv_type),
         .rows = p->batch,
         .sample = true,
     };
@@ -84,6 +85,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     s->params = p;
     s->context = p.context;
     s->batch = p.batch;
+    s->kv_type = p.kv_type;
     s->tokens = malloc(p.context * sizeof *s->tokens);
     REQUIRE_MEMORY(s->tokens);
     TRY(session_place(&s->memory, model, model->gpu, &p));

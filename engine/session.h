@@ -77,6 +77,7 @@ struct kim_session {
     kim_model *model;
     kim_session_params params; // filled in
     uint32_t context, batch;
+    kim_kv_type kv_type;
     session_memory memory;
     step_stream decode; // one token
     step_stream prompt; // the last shape of batch
@@ -91,6 +92,8 @@ struct kim_session {
                       // of a ring and nothing before; 0: it was not
     bool has_logits;
 };
+
+kv_type session_kv_type(kim_kv_type type);
 
 // The defaults filled in and the ranges checked.
 kim_err session_params_fill(const kim_model *m, const kim_session_params *given,

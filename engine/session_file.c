@@ -23,7 +23,7 @@ typedef struct session_header {
     uint32_t has_logits, n_pictures;
     uint32_t image_tokens; // soft tokens of a picture; 0: the model cannot see
     uint32_t quantize; // GGML's number of what weights became while loading, plus 1; 0: they stayed
-    uint32_t reserved; // 0
+    uint32_t kv_type;  // kim_kv_type: 0 for f16
     uint64_t model_bytes; // size of the files of the text
     uint64_t position;
     uint64_t payload_bytes;
@@ -55,6 +55,7 @@ static session_header header_for(const kim_session *s)
         .n_pictures = s->pictures.count,
         .quantize = s->model->quantize ? s->model->quantize->ggml + 1 : 0,
         .model_bytes = text_bytes(&s->model->files),
+        .kv_type = (uint32_t)s->kv_type,
         .position = s->position,
     };
 }
@@ -67,17 +68,13 @@ static void kept_groups(const kv_cache *c, uint64_t position, uint32_t *first, u
     *end = (uint32_t)((position + KEY_GROUP - 1) / KEY_GROUP);
 }
 
-// Bytes of one group of one kv head, the same for K and V.
-static uint64_t group_bytes(const architecture *a)
-{
-    return 2ull * KEY_GROUP * a->head;
-}
-
 static uint64_t layer_bytes(const kim_session *s, uint32_t layer, uint64_t position)
 {
     uint32_t first, end;
-    kept_groups(&s->memory.kv[layer], position, &first, &end);
-    return 2ull * (end - first) * group_bytes(&s->model->arch) * s->model->arch.kv_heads;
+    const kv_cache *c = &s->memory.kv[layer];
+    const architecture *a = &s->model->arch;
+    kept_groups(c, position, &first, &end);
+    return 2ull * (end - first) * kv_group_bytes(c->type, a->head) * a->kv_heads;
 }
 
 // Bytes of the soft tokens of one picture.
@@ -124,8 +121,9 @@ static kv_run run_at(const architecture *a, const kv_cache *c, const span *of, u
     uint32_t n = end - group;
     if (n > groups_in_cache - slot)
         n = groups_in_cache - slot;
-    const uint64_t at = ((uint64_t)head * groups_in_cache + slot) * group_bytes(a);
-    return (kv_run){ span_part(of, at, n * group_bytes(a)), n };
+    const uint64_t group_bytes = kv_group_bytes(c->type, a->head);
+    const uint64_t at = ((uint64_t)head * groups_in_cache + slot) * group_bytes;
+    return (kv_run){ span_part(of, at, n * group_bytes), n };
 }
 
 // Moves K and V of one layer between the cache and consecutive bytes of a staging pool.
@@ -256,6 +254,11 @@ error:
     return err;
 }
 
+static const char *kv_name(uint32_t type)
+{
+    return type == KIM_KV_F16 ? "f16" : type == KIM_KV_Q8_0 ? "q8_0" : "a type of a newer version";
+}
+
 static kim_err check_header(const kim_session *s, const file_mapping *file, const char *path,
                             session_header *h)
 {
@@ -283,6 +286,11 @@ static kim_err check_header(const kim_session *s, const file_mapping *file, cons
                         "%s: is a session of this model with weights that were quantised otherwise "
                         "while loading",
                         path);
+    if (h->kv_type != want.kv_type)
+        return kim_fail(
+            KIM_ERR_FORMAT,
+            "%s: is a session with keys and values in %s, and this one keeps them in %s", path,
+            kv_name(h->kv_type), kv_name(want.kv_type));
     if (h->position > s->context)
         return kim_fail(KIM_ERR_CONTEXT_FULL, "%s: has %llu tokens; this session has room for %u",
                         path, (unsigned long long)h->position, s->context);

@@ -13,6 +13,11 @@ static uint32_t round_up(uint32_t value, uint32_t to)
     return (value + to - 1) / to * to;
 }
 
+kv_type session_kv_type(kim_kv_type type)
+{
+    return type == KIM_KV_Q8_0 ? KV_Q8 : KV_F16;
+}
+
 kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
                             kim_session_params *out)
 {
@@ -31,6 +36,9 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
                         "a batch of %u tokens was asked for; at most 65536 is "
                         "possible",
                         out->batch);
+    if (out->kv_type != KIM_KV_F16 && out->kv_type != KIM_KV_Q8_0)
+        return kim_fail(KIM_ERR_ARGUMENT, "there is no type %d of keys and values",
+                        (int)out->kv_type);
     if (m->vision && out->batch < encoder_get_shape(m->vision)->tokens)
         out->batch = encoder_get_shape(m->vision)->tokens;
     if (out->batch > out->context)
@@ -45,6 +53,7 @@ static kim_err place_kv(session_memory *mem, const kim_model *m, const kim_sessi
 {
     kim_err err = KIM_OK;
     const architecture *a = &m->arch;
+    const head_shape shape = { a->heads, a->kv_heads, a->head };
     const uint32_t all = round_up(p->context, KEY_BLOCK);
     for (uint32_t i = 0; i < a->layers; i++) {
         kv_cache *c = &mem->kv[i];
@@ -52,14 +61,16 @@ static kim_err place_kv(session_memory *mem, const kim_model *m, const kim_sessi
         const uint32_t ring = round_up(a->window + p->batch, KEY_BLOCK);
         c->rows = a->is_local[i] && ring < all ? ring : all;
         c->window = a->is_local[i] ? a->window : p->context;
-        const uint64_t bytes = 2ull * a->kv_heads * c->rows * a->head;
+        c->type = session_kv_type(p->kv_type);
+        const uint64_t bytes = kv_cache_bytes(c->type, &shape, c->rows);
         if (bytes > to->block_limit)
-            FAIL(KIM_ERR_DEVICE_MEMORY,
-                 "a context of %u positions needs %.1f MiB in one piece, and "
-                 "this device reaches %.1f MiB: take at most %llu positions",
-                 p->context, (double)bytes / 1048576.0, (double)to->block_limit / 1048576.0,
-                 (unsigned long long)(to->block_limit / (2ull * a->kv_heads * a->head)) /
-                     KEY_BLOCK * KEY_BLOCK);
+            FAIL(
+                KIM_ERR_DEVICE_MEMORY,
+                "a context of %u positions needs %.1f MiB in one piece, and "
+                "this device reaches %.1f MiB: take at most %llu positions",
+                p->context, (double)bytes / 1048576.0, (double)to->block_limit / 1048576.0,
+                (unsigned long long)(to->block_limit / kv_cache_bytes(c->type, &shape, KEY_BLOCK)) *
+                    KEY_BLOCK);
         TRY(pool_place(to, bytes, &c->k));
         TRY(pool_place(to, bytes, &c->v));
     }

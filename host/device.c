@@ -194,6 +194,26 @@ static void check_baseline(VkPhysicalDevice physical, const VkPhysicalDeviceProp
     info->usable = !problem[0];
 }
 
+static uint32_t count_units(VkPhysicalDevice physical, const extension_list *list)
+{
+    VkPhysicalDeviceShaderCorePropertiesAMD amd = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD,
+    };
+    VkPhysicalDeviceShaderSMBuiltinsPropertiesNV nv = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV,
+    };
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+    };
+    if (has_extension(list, VK_AMD_SHADER_CORE_PROPERTIES_EXTENSION_NAME))
+        properties.pNext = &amd;
+    else if (has_extension(list, VK_NV_SHADER_SM_BUILTINS_EXTENSION_NAME))
+        properties.pNext = &nv;
+    vkGetPhysicalDeviceProperties2(physical, &properties);
+    return amd.shaderEngineCount * amd.shaderArraysPerEngineCount * amd.computeUnitsPerShaderArray +
+           nv.shaderSMCount;
+}
+
 void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info *info)
 {
     memset(info, 0, sizeof *info);
@@ -231,6 +251,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     }
     vkGetPhysicalDeviceProperties2(physical, &properties);
     const VkPhysicalDeviceProperties *p = &properties.properties;
+    info->compute_units = count_units(physical, &list);
 
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,

@@ -43,10 +43,11 @@ typedef struct kim_device_info {
     uint64_t memory_free;  // bytes of it not in use, as the driver says; 0: it does not say
     uint64_t buffer_range; // bytes one buffer descriptor reaches
     uint32_t subgroup_size, subgroup_min, subgroup_max;
-    bool usable;       // has the baseline
-    char problem[256]; // usable: ""; else one sentence: what it lacks
-    bool chosen;       // the default choice
-    char reason[320];  // why it is, or is not, the default choice
+    uint32_t compute_units; // AMD's, or multiprocessors; 0: the driver does not say
+    bool usable;            // has the baseline
+    char problem[256];      // usable: ""; else one sentence: what it lacks
+    bool chosen;            // the default choice
+    char reason[320];       // why it is, or is not, the default choice
     // optional features, used where present
     bool buffer_device_address; // with 64-bit integers in shaders
     bool float16, int8, integer_dot_product;

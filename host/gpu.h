@@ -54,7 +54,9 @@ struct kim_gpu {
     matmul_way matmul_way; // the one that is taken, where the weights' type lets it
     uint32_t few_shape;    // of few_shapes, tile_shape: of tile_shapes (ops_pipelines.h)
     uint32_t tile_shape;
-    kim_tuning tuning; // what was measured to choose these
+    kim_tuning tuning;                         // what was measured to choose these
+    bool has_attention_tiles, attention_tiles; // attention of many rows by the device's matrices:
+                                               // possible; taken, as by default on GPUs
 
     // One queue; `lock` guards it, the table, the timeline's count and what is known of durations.
     pthread_mutex_t lock;

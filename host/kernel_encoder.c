@@ -232,9 +232,9 @@ static kim_err check_full(kernel *k)
         TRY(reference_attention_full(&shape, x + (uint64_t)row * 3 * width + at, first + width,
                                      first + 2ull * width, want, &spread));
         for (uint32_t d = 0; d < head; d++)
-            kernel_compare(k, "y", (uint64_t)row * width + at + d,
-                           y[(uint64_t)row * width + at + d], want[d],
-                           reference_full_tolerance(spread));
+            kernel_compare(
+                k, "y", (uint64_t)row * width + at + d, y[(uint64_t)row * width + at + d], want[d],
+                reference_full_tolerance(spread, head, attention_in_tiles(k->gpu, rows)));
     }
 error:
     return err;
@@ -242,7 +242,9 @@ error:
 
 static pipeline_key pipeline_of_full(const kernel *k)
 {
-    return attention_full_pipeline(k->gpu, k->p.heads.head);
+    return attention_in_tiles(k->gpu, k->p.columns)
+               ? attention_full_tile_pipeline(k->gpu, k->p.heads.head)
+               : attention_full_pipeline(k->gpu, k->p.heads.head);
 }
 
 const kernel_class kernel_attention_full = {

@@ -47,7 +47,7 @@ static kim_err place_heads(kernel *k)
     kim_err err = KIM_OK;
     const kernel_params *p = &k->p;
     const head_shape *s = &p->heads;
-    const uint64_t cache = 2ull * s->kv_heads * p->cache_rows * s->head;
+    const uint64_t cache = kv_cache_bytes(KV_F16, s, p->cache_rows);
     TRY(kernel_place_floats(k, (uint64_t)p->columns * qkv_width(k)));
     TRY(kernel_place_floats(k, CONTROL_ROW(p->columns, 0)));
     TRY(kernel_place(k, cache));
@@ -117,6 +117,9 @@ static void fill_heads(kernel *k)
     uint32_t *control = kernel_data(k, CONTROL);
     ops_fill_normal(kernel_data(k, QKV), (uint64_t)p->columns * qkv_width(k),
                     spread * kernel_spread(k));
+    float *qkv = kernel_data(k, QKV); // so that matrices of fp16 have the same queries
+    for (uint64_t i = 0; p->op == KERNEL_ATTENTION && i < k->spans[QKV].bytes / 4; i++)
+        qkv[i] = ops_eleven_bits(qkv[i]);
     ops_fill_normal(kernel_data(k, W_Q), p->heads.head, 1);
     ops_fill_normal(kernel_data(k, W_K), p->heads.head, 1);
     rope_table_fill(kernel_data(k, ROTATION), p->position + p->columns, p->heads.head, BASE,
@@ -268,7 +271,7 @@ static kim_err check_rope(kernel *k)
 
 static pipeline_key pipeline_of_rope(const kernel *k)
 {
-    return rope_pipeline(k->gpu, k->p.heads.head);
+    return rope_pipeline(k->gpu, KV_F16, k->p.heads.head);
 }
 
 const kernel_class kernel_rope = {
@@ -304,6 +307,7 @@ static kim_err check_attention(kernel *k)
     kim_err err = KIM_OK;
     const reference_heads h = shape_of(k);
     const uint32_t all = k->p.columns * h.heads, most = heads_to_check(k);
+    const bool tiles = attention_in_tiles(k->gpu, k->p.columns);
     const float *y = kernel_data(k, Y);
     check_finite(k);
     for (uint32_t i = 0; i < all; i = kernel_next(i, all, most)) {
@@ -317,7 +321,7 @@ static kim_err check_attention(kernel *k)
                                 head / (h.heads / h.kv_heads), keys, want, &spread));
         for (uint32_t d = 0; d < h.head; d++)
             kernel_compare(k, "y", (uint64_t)i * h.head + d, y[(uint64_t)i * h.head + d], want[d],
-                           reference_attention_tolerance(spread));
+                           reference_attention_tolerance(spread, tiles));
     }
 error:
     return err;
@@ -330,7 +334,10 @@ static uint32_t most_keys(const kernel *k)
 
 static pipeline_key pipeline_of_attention(const kernel *k)
 {
-    return attention_pipeline(k->gpu, &k->p.heads, k->p.columns, most_keys(k), false);
+    const uint32_t rows_keys[2] = { k->p.columns, most_keys(k) };
+    return attention_in_tiles(k->gpu, k->p.columns)
+               ? attention_tile_pipeline(k->gpu, KV_F16, &k->p.heads)
+               : attention_pipeline(k->gpu, KV_F16, &k->p.heads, rows_keys, false);
 }
 
 const kernel_class kernel_attention = {
@@ -367,7 +374,7 @@ static kim_err check_attention_rope(kernel *k)
         const double of_q = ldexp(16, -24) * 1.5 * largest * 4 * h.head;
         for (uint32_t d = 0; d < h.head; d++)
             kernel_compare(k, "y", head * h.head + d, y[head * h.head + d], want[d],
-                           reference_attention_tolerance(spread) + 4 * fmin(1, of_q));
+                           reference_attention_tolerance(spread, false) + 4 * fmin(1, of_q));
     }
 error:
     return err;
@@ -375,7 +382,8 @@ error:
 
 static pipeline_key pipeline_of_attention_rope(const kernel *k)
 {
-    return attention_pipeline(k->gpu, &k->p.heads, 1, most_keys(k), true);
+    const uint32_t rows_keys[2] = { 1, most_keys(k) };
+    return attention_pipeline(k->gpu, KV_F16, &k->p.heads, rows_keys, true);
 }
 
 const kernel_class kernel_attention_rope = {

@@ -16,6 +16,14 @@ static bool has(const kim_gpu *g, matmul_way way)
     return g->matmul_ways >> way & 1;
 }
 
+// Whether attention_tile.comp can be made of such matrices.
+static bool attention_fits(const kim_matrix_shape *s)
+{
+    return ATTENTION_TILE_KEYS % s->rows == 0 && ATTENTION_TILE_KEYS % s->columns == 0 &&
+           ATTENTION_TILE_KEYS % s->depth == 0 && s->columns % 8 == 0 && s->depth % 8 == 0 &&
+           s->rows * s->columns <= 256;
+}
+
 void matmul_ways_find(kim_gpu *g)
 {
     const kim_device_info *d = &g->info;
@@ -29,6 +37,8 @@ void matmul_ways_find(kim_gpu *g)
         g->matmul_ways |= 1u << MATMUL_HALF;
     if (matrices && d->int8 && d->matrix_int8.rows)
         g->matmul_ways |= 1u << MATMUL_INT8;
+    g->has_attention_tiles = has(g, MATMUL_HALF) && attention_fits(&d->matrix_half);
+    g->attention_tiles = g->has_attention_tiles && d->type != KIM_DEVICE_CPU;
     g->matmul_way = d->type == KIM_DEVICE_CPU ? MATMUL_FEW
                     : has(g, MATMUL_HALF)     ? MATMUL_HALF
                                               : MATMUL_FLOAT;

@@ -10,7 +10,8 @@
 #include "gpu.h"
 #include "weight_types.h"
 
-// Fills in g->matmul_ways, and the default in g->matmul_way; before the device is made.
+// Fills in g->matmul_ways and g->has_attention_tiles, and the defaults of what is taken; before the
+// device is made.
 void matmul_ways_find(kim_gpu *g);
 
 // Chooses the way for all that is placed and recorded from now on; KIM_ERR_UNSUPPORTED if this

@@ -361,6 +361,16 @@ void rope_table_fill(float *table, uint32_t context, uint32_t head, double base,
     }
 }
 
+uint64_t kv_group_bytes(kv_type type, uint32_t head)
+{
+    return KEY_GROUP * (type == KV_Q8 ? head + 4ull * divide_up(head, KV_BLOCK) : 2ull * head);
+}
+
+uint64_t kv_cache_bytes(kv_type type, const head_shape *shape, uint32_t rows)
+{
+    return kv_group_bytes(type, shape->head) * (rows / KEY_GROUP) * shape->kv_heads;
+}
+
 kim_err op_rope(stream *st, const rope_params *p)
 {
     const head_shape *s = &p->shape;
@@ -392,7 +402,7 @@ kim_err op_rope(stream *st, const rope_params *p)
         WRITES_SOME(p->cache->v, stored),
     };
     const dispatch d = {
-        .key = rope_pipeline(stream_gpu(st), s->head),
+        .key = rope_pipeline(stream_gpu(st), p->cache->type, s->head),
         .args = &args,
         .args_bytes = sizeof args,
         .groups = { s->heads + 2 * s->kv_heads, p->rows, 1 },
@@ -418,7 +428,7 @@ static uint32_t keys_seen(const kv_cache *c)
 uint64_t attention_partial_bytes(const head_shape *s, uint32_t cache_rows, uint32_t sessions)
 {
     const uint64_t rows = sessions > SPLIT_ROWS ? sessions : SPLIT_ROWS;
-    return rows * s->heads * attention_splits(cache_rows, 1) * (s->head + 2) * 4;
+    return rows * s->heads * attention_most_splits(cache_rows) * (s->head + 2) * 4;
 }
 
 // Joins the splits.
@@ -459,9 +469,13 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
 {
     const head_shape *s = &p->shape;
     const uint32_t keys = keys_seen(p->cache);
-    const pipeline_key key = attention_pipeline(stream_gpu(st), s, p->rows, keys, rope != NULL);
+    const bool tiles = attention_in_tiles(stream_gpu(st), p->rows);
+    const pipeline_key key =
+        tiles ? attention_tile_pipeline(stream_gpu(st), p->cache->type, s)
+              : attention_pipeline(stream_gpu(st), p->cache->type, s,
+                                   (const uint32_t[2]){ p->rows, keys }, rope != NULL);
     const uint32_t group = key.constants[ATTENTION_GROUP];
-    *splits = key.constants[ATTENTION_SPLITS];
+    *splits = tiles ? 1 : key.constants[ATTENTION_SPLITS];
     const span *to = *splits > 1 ? p->partial : p->y;
     const struct attention_args args = {
         .qkv = span_handle(p->qkv),
@@ -551,7 +565,7 @@ kim_err op_attention_rope_each(stream *st, const attention_params *p, const rope
     for (uint32_t i = 0; i < p->rows; i++) {
         const kv_cache *cache = sessions[i].cache;
         const uint64_t partial_bytes =
-            attention_splits(keys_seen(cache), 1) * (y_bytes + 8ull * s->heads);
+            attention_splits(stream_gpu(st), s, keys_seen(cache), 1) * (y_bytes + 8ull * s->heads);
         const span qkv = span_part(p->qkv, i * qkv_bytes, qkv_bytes);
         const span y = span_part(p->y, i * y_bytes, y_bytes);
         const span partial = span_part(p->partial, i * partial_bytes, partial_bytes);
@@ -572,7 +586,11 @@ error:
 
 kim_err op_attention_full(stream *st, const attention_full_params *p)
 {
-    const pipeline_key key = attention_full_pipeline(stream_gpu(st), p->head);
+    const bool tiles = attention_in_tiles(stream_gpu(st), p->rows);
+    const pipeline_key key = tiles ? attention_full_tile_pipeline(stream_gpu(st), p->head)
+                                   : attention_full_pipeline(stream_gpu(st), p->head);
+    const uint32_t queries =
+        tiles ? key.constants[ATTENTION_QUERIES] : key.constants[0] / key.constants[FULL_PARTS];
     const struct attention_full_args args = {
         .qkv = span_handle(p->qkv),
         .y = span_handle(p->y),
@@ -586,8 +604,7 @@ kim_err op_attention_full(stream *st, const attention_full_params *p)
         .key = key,
         .args = &args,
         .args_bytes = sizeof args,
-        .groups = { divide_up(p->rows, key.constants[0] / key.constants[FULL_PARTS]), p->heads,
-                    p->images },
+        .groups = { divide_up(p->rows, queries), p->heads, p->images },
         .work = 4.0 * p->images * p->heads * p->rows * p->rows * p->head,
         .accesses = accesses,
         .n_accesses = 2,

@@ -8,17 +8,29 @@
 #include "linear.h"
 #include "stream.h"
 
+typedef enum kv_type {
+    KV_F16,
+    KV_Q8, // 8 bits, with an f32 scale for each KV_BLOCK dimensions of a position
+    KV_TYPES,
+} kv_type;
+
 // K and V of one layer. V is finite from the start, as zeros are: what is masked is weighed with 0.
 typedef struct kv_cache {
-    span k, v;       // [kv_heads, rows, head] f16 each; see rope.comp
+    span k, v;       // kv_cache_bytes each; see kv.glsl
     uint32_t rows;   // positions it holds; a multiple of KEY_BLOCK
     uint32_t window; // keys a query sees, itself included
+    kv_type type;
 } kv_cache;
+
+// Bytes of K, or of V, of KEY_GROUP positions of one kv head, which stand together.
+uint64_t kv_group_bytes(kv_type type, uint32_t head);
 
 // The shape of attention.
 typedef struct head_shape {
     uint32_t heads, kv_heads, head; // head: 64 .. 256, a multiple of 4
 } head_shape;
+
+uint64_t kv_cache_bytes(kv_type type, const head_shape *shape, uint32_t rows);
 
 // y[c, r] = sum over k of x[c, k] * w[r, k] for all parts of w; then, where asked for, + bias[r],
 // and gelu of it; stored or added to y.

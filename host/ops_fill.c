@@ -42,6 +42,13 @@ void ops_fill_normal(float *out, uint64_t n, double scale)
         out[i] = (float)(scale * ops_normal());
 }
 
+float ops_eleven_bits(float x)
+{
+    int exponent;
+    const double mantissa = frexp((double)x, &exponent);
+    return (float)ldexp(nearbyint(ldexp(mantissa, 11)), exponent - 11);
+}
+
 uint16_t ops_half(double x)
 {
     const uint16_t sign = x < 0 ? 0x8000 : 0;

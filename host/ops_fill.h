@@ -11,7 +11,8 @@ uint32_t ops_random(void);
 double ops_uniform(double low, double high);
 double ops_normal(void);
 void ops_fill_normal(float *out, uint64_t n, double scale);
-uint16_t ops_half(double x); // to nearest even; infinite beyond the range
+float ops_eleven_bits(float x); // to nearest: what matrices of fp16 see of x, but for the range
+uint16_t ops_half(double x);    // to nearest even; infinite beyond the range
 
 // Rows of a weight type as a file has them: random bits, with scales that are sane halves.
 typedef enum weight_kind {

@@ -5,10 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_COLUMNS 16 // of one workgroup of matmul
-#define MAX_QUERIES 16 // of one workgroup of attention
-#define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
-#define MAX_SPLITS 8
+#define MAX_COLUMNS 16     // of one workgroup of matmul
+#define MAX_QUERIES 16     // of one workgroup of attention
+#define SPLIT_KEYS 128     // of a split at least; on a CPU, where splits only share out the work of
+#define SPLIT_KEYS_CPU 512 // its cores, more
+#define MAX_SPLITS 128
+#define MAX_SPLITS_CPU 8
+#define UNIT_WORKGROUPS 4      // of decode attention that a compute unit runs at once, at the least
+#define TILE_ATTENTION_ROWS 32 // from here on attention goes by matrices, where it can
+#define TILE_ATTENTION_DEPTH 64
 #define FULL_DIMENSIONS 40 // of a lane of attention_full on a GPU, at most
 
 // On a CPU a workgroup of eight is one vector, and a larger one buys nothing; on a GPU 64 lanes are
@@ -62,14 +67,20 @@ static pipeline_key lanes_tile(const kim_gpu *g, enum kim_variant variant, uint3
     return (pipeline_key){ variant, { t[0], t[1], little ? 32 : t[2], t[3], flags } };
 }
 
-// Four subgroups, two by two; on a CPU each makes two matrices by
-// two, which it compiles faster. Of 32 lanes where the device lets that be chosen.
+// Lanes of a subgroup that multiplies matrices: 32 where the device lets that be chosen.
+static uint32_t matrix_subgroup(const kim_gpu *g)
+{
+    const bool of_32 = g->info.subgroup_min <= 32 && g->info.subgroup_max >= 32;
+    return of_32 ? 32 : g->info.subgroup_size;
+}
+
+// Four subgroups, two by two; on a CPU each makes two matrices by two,
+// which it compiles faster.
 static pipeline_key matrices_tile(const kim_gpu *g, enum kim_variant variant,
                                   const kim_matrix_shape *s, uint32_t shape, uint32_t flags)
 {
     const bool cpu = g->info.type == KIM_DEVICE_CPU;
-    const bool of_32 = g->info.subgroup_min <= 32 && g->info.subgroup_max >= 32;
-    const uint32_t subgroup = of_32 ? 32 : g->info.subgroup_size;
+    const uint32_t subgroup = matrix_subgroup(g);
     const uint32_t *t = tile_shapes[shape].matrices;
     return (pipeline_key){
         .variant = variant,
@@ -120,15 +131,23 @@ pipeline_key norm_pipeline(const kim_gpu *g, bool add)
     return (pipeline_key){ add ? KIM_VARIANT_NORM_ADD : KIM_VARIANT_NORM, { workgroup(g, 128) } };
 }
 
-pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head)
+pipeline_key rope_pipeline(const kim_gpu *g, kv_type type, uint32_t head)
 {
-    return (pipeline_key){ KIM_VARIANT_ROPE, { workgroup(g, 64), head } };
+    return (pipeline_key){ type == KV_Q8 ? KIM_VARIANT_ROPE_Q8 : KIM_VARIANT_ROPE,
+                           { workgroup(g, 64), head } };
 }
 
-uint32_t attention_splits(uint32_t keys, uint32_t rows)
+uint32_t attention_most_splits(uint32_t keys)
 {
     const uint32_t splits = keys / SPLIT_KEYS;
-    return rows > SPLIT_ROWS || splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
+    return splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
+}
+
+// Compute units, or what a device of its kind has at least.
+static uint32_t units_of(const kim_gpu *g)
+{
+    const uint32_t usual = g->info.type == KIM_DEVICE_DISCRETE ? 32 : 8;
+    return g->info.compute_units ? g->info.compute_units : usual;
 }
 
 // Heads that one workgroup takes: as many as share a kv head, as far as they fit.
@@ -141,17 +160,65 @@ static uint32_t heads_at_once(const head_shape *s)
     return n;
 }
 
-pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *s, uint32_t rows, uint32_t keys,
-                                bool rope)
+uint32_t attention_splits(const kim_gpu *g, const head_shape *s, uint32_t keys, uint32_t rows)
 {
-    const uint32_t group = heads_at_once(s);
+    const bool cpu = g->info.type == KIM_DEVICE_CPU;
+    const uint32_t groups = s->heads / heads_at_once(s); // workgroups of a row without splits
+    const uint32_t wanted = cpu ? MAX_SPLITS_CPU : divide_up(UNIT_WORKGROUPS * units_of(g), groups);
+    const uint32_t possible = cpu ? keys / SPLIT_KEYS_CPU : attention_most_splits(keys);
+    const uint32_t splits = wanted < possible ? wanted : possible;
+    return rows > SPLIT_ROWS || splits < 2 ? 1 : splits;
+}
+
+pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *s,
+                                const uint32_t rows_keys[2], bool rope)
+{
+    static const enum kim_variant variants[KV_TYPES][2] = {
+        [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE },
+        [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8 },
+    };
+    const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(s);
     uint32_t queries = g->pass ? 8 : 1;
     while (queries < MAX_QUERIES && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
-        .variant = rope ? KIM_VARIANT_ATTENTION_ROPE : KIM_VARIANT_ATTENTION,
-        .constants = { KEY_BLOCK, s->head, queries, group, attention_splits(keys, rows) },
+        .variant = variants[type][rope],
+        .constants = { KEY_BLOCK, s->head, queries, group, attention_splits(g, s, keys, rows) },
     };
+}
+
+bool attention_in_tiles(const kim_gpu *g, uint32_t rows)
+{
+    return g->attention_tiles && rows >= TILE_ATTENTION_ROWS;
+}
+
+// Four subgroups. As many queries as let q stand in 16 KiB of shared memory, and their sums in the
+// registers; on a CPU two matrices, which it compiles faster.
+static pipeline_key attention_tile(const kim_gpu *g, enum kim_variant variant, uint32_t head,
+                                   uint32_t group)
+{
+    const kim_matrix_shape *s = &g->info.matrix_half;
+    const uint32_t subgroup = matrix_subgroup(g);
+    uint32_t queries = head > 128 || subgroup < 16 || subgroup > 64 ? 32 : 64;
+    if (g->info.type == KIM_DEVICE_CPU)
+        queries = 2 * s->rows;
+    return (pipeline_key){
+        .variant = variant,
+        .constants = { 4 * subgroup, head, queries, group, TILE_ATTENTION_DEPTH, s->rows,
+                       s->columns, s->depth, subgroup },
+    };
+}
+
+pipeline_key attention_tile_pipeline(const kim_gpu *g, kv_type type, const head_shape *s)
+{
+    return attention_tile(
+        g, type == KV_Q8 ? KIM_VARIANT_ATTENTION_TILE_Q8 : KIM_VARIANT_ATTENTION_TILE, s->head,
+        heads_at_once(s));
+}
+
+pipeline_key attention_full_tile_pipeline(const kim_gpu *g, uint32_t head)
+{
+    return attention_tile(g, KIM_VARIANT_ATTENTION_FULL_TILE, head, 1);
 }
 
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head)
@@ -274,13 +341,16 @@ static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *ne
     kim_err err = KIM_OK;
     for (uint32_t i = 0; i < needs->n_shapes; i++) {
         const head_shape *s = &needs->shapes[i];
-        TRY(add_key(l, rope_pipeline(g, s->head)));
+        TRY(add_key(l, rope_pipeline(g, needs->kv, s->head)));
+        if (attention_in_tiles(g, needs->rows))
+            TRY(add_key(l, attention_tile_pipeline(g, needs->kv, s)));
         for (uint32_t k = 0; k < needs->n_keys; k++) {
-            if (attention_splits(needs->keys[k], 1) > 1)
+            if (attention_splits(g, s, needs->keys[k], 1) > 1)
                 TRY(add_key(l, combine_pipeline(g, s->head)));
-            TRY(add_key(l, attention_pipeline(g, s, 1, needs->keys[k], true)));
-            for (uint32_t rows = 2; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
-                TRY(add_key(l, attention_pipeline(g, s, rows, needs->keys[k], false)));
+            for (uint32_t rows = 1; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
+                TRY(add_key(l, attention_pipeline(g, needs->kv, s,
+                                                  (const uint32_t[2]){ rows, needs->keys[k] },
+                                                  rows == 1)));
         }
     }
 error:
@@ -314,7 +384,9 @@ static kim_err add_encoder(key_list *l, const kim_gpu *g, const ops_needs *needs
     if (needs->full_head) {
         TRY(add_key(l, layer_norm_pipeline(g)));
         TRY(add_key(l, average_pool_pipeline(g)));
-        TRY(add_key(l, attention_full_pipeline(g, needs->full_head)));
+        TRY(add_key(l, attention_in_tiles(g, UINT32_MAX)
+                           ? attention_full_tile_pipeline(g, needs->full_head)
+                           : attention_full_pipeline(g, needs->full_head)));
     }
 error:
     return err;

@@ -23,7 +23,7 @@ enum {
     ATTENTION_HEAD = 1,
     ATTENTION_QUERIES,
     ATTENTION_GROUP,
-    ATTENTION_SPLITS,
+    ATTENTION_SPLITS, // not of tiles
     FULL_HEAD = 1,
     FULL_PARTS,
     SAMPLE_CHUNK = 1, // ids of a workgroup; 0: one workgroup
@@ -69,10 +69,14 @@ pipeline_key matmul_tile_pipeline(const kim_gpu *g, matmul_way way, const weight
 pipeline_key pack_pipeline(const kim_gpu *g, matmul_way way);
 pipeline_key embed_pipeline(const kim_gpu *g, const weight_type *type);
 pipeline_key norm_pipeline(const kim_gpu *g, bool add);
-pipeline_key rope_pipeline(const kim_gpu *g, uint32_t head);
+pipeline_key rope_pipeline(const kim_gpu *g, kv_type type, uint32_t head);
 // rope: with what op_rope does, of one row
-pipeline_key attention_pipeline(const kim_gpu *g, const head_shape *shape, uint32_t rows,
-                                uint32_t keys, bool rope);
+pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *shape,
+                                const uint32_t rows_keys[2], bool rope);
+// Whether attention of so many rows goes by the device's matrices, and then the pipeline.
+bool attention_in_tiles(const kim_gpu *g, uint32_t rows);
+pipeline_key attention_tile_pipeline(const kim_gpu *g, kv_type type, const head_shape *shape);
+pipeline_key attention_full_tile_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);
@@ -85,9 +89,12 @@ pipeline_key attention_full_pipeline(const kim_gpu *g, uint32_t head);
 // The MATMUL_* flags of one part of a product.
 uint32_t matmul_flags(const matmul_params *p, const linear_part *part);
 
-// Into how many parts attention cuts its keys. It depends on the room of the cache and not on the
-// keys in it: a recorded stream stays valid.
-uint32_t attention_splits(uint32_t keys, uint32_t rows);
+// Into how many parts attention cuts its keys, so that few rows fill the device. It depends on the
+// room of the cache and not on the keys in it: a recorded stream stays valid.
+uint32_t attention_splits(const kim_gpu *g, const head_shape *shape, uint32_t keys, uint32_t rows);
+
+// The most there can be of them on any device.
+uint32_t attention_most_splits(uint32_t keys);
 
 // What a program will ask of the operations.
 typedef struct ops_needs {
@@ -97,6 +104,7 @@ typedef struct ops_needs {
     uint32_t n_shapes;
     const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache
     uint32_t n_keys;
+    kv_type kv;    // of these caches
     uint32_t rows; // of a step, at most
     bool sample;   // tokens are drawn on the device
 

@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "shaders/kim_shared.h"
 
@@ -98,21 +99,50 @@ void reference_rotate(double *x, uint32_t head, uint32_t position, double base, 
     }
 }
 
+// Bytes of a group of a KV head, of K or of V.
+static uint64_t group_bytes(const reference_heads *h)
+{
+    return KEY_GROUP * (h->q8 ? h->head + (h->head + 31) / 32 * 4ull : 2ull * h->head);
+}
+
+// Where the group of a position begins.
+static uint64_t group_at(const reference_heads *h, uint32_t kv_head, uint32_t position)
+{
+    const uint64_t group = position % h->cache_rows / KEY_GROUP;
+    return ((uint64_t)kv_head * (h->cache_rows / KEY_GROUP) + group) * group_bytes(h);
+}
+
 uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d)
 {
-    const uint64_t slot = position % h->cache_rows;
-    return (uint64_t)kv_head * h->cache_rows * h->head +
-           ((slot / KEY_GROUP * (h->head / 2) + d / 2) * KEY_GROUP + slot % KEY_GROUP) * 2 + d % 2;
+    const uint32_t of_word = h->q8 ? 4 : 2; // elements
+    const uint64_t word = d / of_word * KEY_GROUP + position % h->cache_rows % KEY_GROUP;
+    return group_at(h, kv_head, position) / (4 / of_word) + word * of_word + d % of_word;
 }
 
 uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d)
 {
-    return ((uint64_t)kv_head * h->cache_rows + position % h->cache_rows) * h->head + d;
+    const uint32_t slot = position % h->cache_rows % KEY_GROUP;
+    return group_at(h, kv_head, position) / (h->q8 ? 1 : 2) + slot * h->head + d;
 }
 
-kim_err reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
-                            const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
-                            double *spread)
+uint64_t reference_scale_at(const reference_heads *h, uint32_t kv_head, uint32_t position,
+                            uint32_t d)
+{
+    const uint32_t slot = position % h->cache_rows % KEY_GROUP;
+    return group_at(h, kv_head, position) + KEY_GROUP * h->head + (d / 32 * KEY_GROUP + slot) * 4;
+}
+
+double reference_cached(const reference_heads *h, const void *cache, uint64_t at, uint64_t scale_at)
+{
+    float scale;
+    if (!h->q8)
+        return (double)reference_half(((const uint16_t *)cache)[at]);
+    memcpy(&scale, (const uint8_t *)cache + scale_at, sizeof scale);
+    return (double)scale * ((const int8_t *)cache)[at];
+}
+
+kim_err reference_attention(const reference_heads *h, const float *q, const void *k, const void *v,
+                            uint32_t kv_head, const uint32_t keys[2], double *y, double *spread)
 {
     kim_err err = KIM_OK;
     const uint32_t first = keys[0], count = keys[1] - keys[0] + 1;
@@ -123,7 +153,8 @@ kim_err reference_attention(const reference_heads *h, const float *q, const uint
         double size = 0;
         for (uint32_t d = 0; d < h->head; d++) {
             const double product =
-                (double)q[d] * (double)reference_half(k[reference_k_at(h, kv_head, first + j, d)]);
+                (double)q[d] * reference_cached(h, k, reference_k_at(h, kv_head, first + j, d),
+                                                reference_scale_at(h, kv_head, first + j, d));
             scores[j] += product;
             size += fabs(product);
         }
@@ -136,7 +167,8 @@ kim_err reference_attention(const reference_heads *h, const float *q, const uint
         const double weight = exp(scores[j] - best);
         sum += weight;
         for (uint32_t d = 0; d < h->head; d++)
-            y[d] += weight * (double)reference_half(v[reference_v_at(h, kv_head, first + j, d)]);
+            y[d] += weight * reference_cached(h, v, reference_v_at(h, kv_head, first + j, d),
+                                              reference_scale_at(h, kv_head, first + j, d));
     }
     for (uint32_t d = 0; d < h->head; d++)
         y[d] /= sum;
@@ -147,9 +179,9 @@ error:
 
 // The error of a score is that of its sum, 8 * 2^-24 of the products' sizes; it scales the key's
 // weight, and with it at most the whole output, |v| < 2. The weights' own errors add 64 * 2^-24.
-double reference_attention_tolerance(double spread)
+double reference_attention_tolerance(double spread, bool tiles)
 {
-    return 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
+    return 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24) + (tiles ? ldexp(2, -10) : 0);
 }
 
 void reference_layer_norm(double *y, const float *x, const float *w, const float *b, uint32_t width,
@@ -198,9 +230,10 @@ error:
 
 // As of reference_attention: a score's error scales its key's weight, and |v| is below 6, but
 // errors of many keys are not of one sign.
-double reference_full_tolerance(double spread)
+double reference_full_tolerance(double spread, uint32_t head, bool tiles)
 {
-    return 2 * fmin(1, ldexp(4, -24) * spread) + ldexp(16, -24);
+    return tiles ? 2 * fmin(1, ldexp(4, -11) * spread / sqrt(head)) + ldexp(6, -11)
+                 : 2 * fmin(1, ldexp(4, -24) * spread) + ldexp(16, -24);
 }
 
 double reference_log_sum(const float *x, uint32_t n)

@@ -34,22 +34,32 @@ void reference_rotate(double *x, uint32_t head, uint32_t position, double base, 
 
 typedef struct reference_heads {
     uint32_t heads, kv_heads, head, cache_rows, window;
+    bool q8; // the caches are of 8 bits, else of halves
 } reference_heads;
 
-// The place of element d of position p of a KV head, in halves, as rope.comp lays them out.
+// The place of element d of position p of a KV head, in halves or bytes, as kv.glsl lays them out.
 uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
 uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d);
 
+// The byte at which its scale stands, of K and of V alike. q8 only.
+uint64_t reference_scale_at(const reference_heads *h, uint32_t kv_head, uint32_t position,
+                            uint32_t d);
+
+// The element itself; at: of K or of V.
+double reference_cached(const reference_heads *h, const void *cache, uint64_t at,
+                        uint64_t scale_at);
+
 // One query head.
 //
-// q:     [head]   k, v: the caches, halves
+// q:     [head]   k, v: the caches
 // keys:  the positions it sees, the first and the last
 // y:     [head]
 // spread: the largest sum over d of |q[d] k[j, d]|: what the error of a score is relative to
-kim_err reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
-                            const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
-                            double *spread);
-double reference_attention_tolerance(double spread); // of an output, where |v| < 2
+kim_err reference_attention(const reference_heads *h, const float *q, const void *k, const void *v,
+                            uint32_t kv_head, const uint32_t keys[2], double *y, double *spread);
+// Of an output, where |v| < 2. tiles: by the device's matrices, with weights rounded to f16; q has
+// eleven bits
+double reference_attention_tolerance(double spread, bool tiles);
 
 // y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b, one row
 void reference_layer_norm(double *y, const float *x, const float *w, const float *b, uint32_t width,
@@ -64,7 +74,9 @@ typedef struct reference_full {
 } reference_full;
 kim_err reference_attention_full(const reference_full *p, const float *q, const float *k,
                                  const float *v, double *y, double *spread);
-double reference_full_tolerance(double spread); // of an output, where |v| < 6
+// Of an output, where |v| < 6. A score's error scales its key's weight, but errors of many keys are
+// not of one sign. tiles: by the device's matrices, all of it rounded to f16
+double reference_full_tolerance(double spread, uint32_t head, bool tiles);
 
 // log(sum(exp(x)))
 double reference_log_sum(const float *x, uint32_t n);

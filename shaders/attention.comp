@@ -7,14 +7,15 @@
 // 2022): the scores are never stored. Blocks outside the window are not touched.
 //
 // A workgroup takes up to QUERIES queries: TOKENS rows times GROUP heads that share a kv head.
-// Scores: a lane takes one key. Values: a lane takes WORDS pairs of dimensions. The third dimension
+// Scores: a lane takes one key. Values: a lane takes WORDS words of dimensions. The third dimension
 // of the grid cuts the keys into splits, whose results combine.comp joins.
 //
 // ROPE: for a step of one row, what rope.comp does as well: q is normed, rotated and scaled in
 // shared memory; of the newest key, K and V go to the cache and are never read from there: the split
 // that has it starts from its score and its value.
-// macros: ROPE
+// macros: ROPE, KV_Q8 (kv.glsl)
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "kim_shared.h"
 #include "memory.glsl"
 #include "pass.glsl"
@@ -27,9 +28,17 @@ layout(constant_id = SPEC_D) const uint SPLITS = 1;
 layout(push_constant, std430) uniform Push { attention_args a; };
 
 #include "rope.glsl"
+#include "kv.glsl"
 
+#ifdef KV_Q8
+#define VALUE vec4   // what a word of V holds
+#define VALUE_KEYS 4 // keys whose scales are loaded together
+#else
+#define VALUE vec2
+#define VALUE_KEYS 1
+#endif
 const uint TOKENS = QUERIES / GROUP;
-const uint WORDS = (HEAD / 2 + KEY_BLOCK - 1) / KEY_BLOCK;
+const uint WORDS = (KV_WORDS + KEY_BLOCK - 1) / KEY_BLOCK;
 const uint PARTS = KEY_BLOCK / QUERIES;      // lanes that share a query's statistics
 const uint PART_KEYS = KEY_BLOCK / PARTS;
 const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
@@ -41,14 +50,83 @@ shared float best[QUERIES];               // of all blocks so far
 shared float correction[QUERIES];         // exp(best before - best now)
 shared uint first_key[QUERIES], last_key[QUERIES]; // what a query sees
 
+VALUE value[QUERIES * WORDS]; // of the lane's dimensions: sums over keys, not divided yet
+
 #ifdef ROPE
 shared vec2 turned[GROUP * HEAD / 2]; // q, in pairs of dimensions
-// As the cache has them. By way of memory: compilers take unpackHalf2x16(packHalf2x16(x)) for x.
-shared uint new_key[HEAD / 2], new_value[HEAD / 2];
+// K and V as the cache has them. By way of memory: compilers take unpackHalf2x16(packHalf2x16(x)) for x.
+shared uint newest[2 * KV_WORDS];
+#ifdef KV_Q8
+shared vec2 fresh[HEAD]; // before they are rounded, in pairs
+shared float newest_scale[2 * KV_SCALES];
+#endif
 shared float squares[(GROUP + 1) * KEY_BLOCK];
 shared float scales[GROUP + 1]; // of the norms of the heads of q, and of k
 
-// q to `turned`, k and v to `new_key` and `new_value`, and with `store` to the cache.
+// A pair of the newest K (of: 0) or V (1), to `newest`, or to `fresh`.
+void keep(uint of, uint pair, vec2 x)
+{
+#ifdef KV_Q8
+    fresh[of * (HEAD / 2) + pair] = x;
+#else
+    newest[of * KV_WORDS + pair] = packHalf2x16(x);
+#endif
+}
+
+#ifdef KV_Q8
+void round_fresh(uint lane)
+{
+    barrier();
+    for (uint n = lane; n < 2 * KV_WORDS; n += KEY_BLOCK) {
+        const uint of = n / KV_WORDS, block = n % KV_WORDS / (KV_BLOCK / 4);
+        float largest = 0;
+        for (uint i = block * KV_BLOCK / 2; i < min((block + 1) * KV_BLOCK, HEAD) / 2; i++) {
+            const vec2 x = abs(fresh[of * (HEAD / 2) + i]);
+            largest = max(largest, max(x.x, x.y));
+        }
+        newest[n] = q8_pack(vec4(fresh[n * 2], fresh[n * 2 + 1]), q8_inverse(largest));
+        if (n % KV_WORDS % (KV_BLOCK / 4) == 0)
+            newest_scale[of * KV_SCALES + block] = q8_scale(largest);
+    }
+}
+#endif
+
+// Four dimensions of the newest K or V.
+vec4 newest_quad(uint of, uint quad)
+{
+#ifdef KV_Q8
+    return q8_unpack(newest[of * KV_WORDS + quad]) *
+           newest_scale[of * KV_SCALES + quad / (KV_BLOCK / 4)];
+#else
+    return vec4(unpackHalf2x16(newest[of * KV_WORDS + quad * 2]),
+                unpackHalf2x16(newest[of * KV_WORDS + quad * 2 + 1]));
+#endif
+}
+
+VALUE newest_value(uint word)
+{
+#ifdef KV_Q8
+    return newest_quad(1, word);
+#else
+    return unpackHalf2x16(newest[KV_WORDS + word]);
+#endif
+}
+
+void store_newest(uint lane, uint slot, uint kv_at)
+{
+    for (uint word = lane; word < KV_WORDS; word += KEY_BLOCK) {
+        store_u32(a.k_cache, kv_at + k_word_at(slot, word), newest[word]);
+        store_u32(a.v_cache, kv_at + v_word_at(slot, word), newest[KV_WORDS + word]);
+    }
+#ifdef KV_Q8
+    if (lane < KV_SCALES) {
+        store_f32(a.k_cache, kv_at + kv_scale_at(slot, lane), newest_scale[lane]);
+        store_f32(a.v_cache, kv_at + kv_scale_at(slot, lane), newest_scale[KV_SCALES + lane]);
+    }
+#endif
+}
+
+// q to `turned`, k and v to `newest`, and with `store` to the cache.
 // kv_at: where the kv head's part of the caches begins
 void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, uint kv_at, bool store)
 {
@@ -69,7 +147,6 @@ void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, ui
         scales[lane] = inversesqrt(sum / float(HEAD) + a.eps);
     }
     barrier();
-    const uint slot = position % a.cache_rows;
     for (uint n = lane; n < (GROUP + 1) * (HEAD / 4); n += KEY_BLOCK) {
         const uint h = n / (HEAD / 4), i = n % (HEAD / 4) * 2;
         const bool is_q = h < GROUP;
@@ -82,24 +159,20 @@ void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, ui
         if (is_q) {
             turned[h * (HEAD / 2) + i / 2] = low * a.q_scale;
             turned[h * (HEAD / 2) + i / 2 + HEAD / 4] = high * a.q_scale;
-            continue;
-        }
-        const uint low_word = packHalf2x16(low), high_word = packHalf2x16(high);
-        new_key[i / 2] = low_word;
-        new_key[i / 2 + HEAD / 4] = high_word;
-        if (store) {
-            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2), low_word);
-            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2 + HEAD / 4), high_word);
+        } else {
+            keep(0, i / 2, low);
+            keep(0, i / 2 + HEAD / 4, high);
         }
     }
-    for (uint pair = lane; pair < HEAD / 2; pair += KEY_BLOCK) {
-        const uint at = ((a.heads + a.kv_heads + kv_head) * HEAD + pair * 2) * 4;
-        const uint word = packHalf2x16(load_f32x2(a.qkv, at));
-        new_value[pair] = word;
-        if (store)
-            store_u32(a.v_cache, kv_at + v_word_at(slot, pair), word);
-    }
+    const uint v_at = (a.heads + a.kv_heads + kv_head) * HEAD * 4;
+    for (uint pair = lane; pair < HEAD / 2; pair += KEY_BLOCK)
+        keep(1, pair, load_f32x2(a.qkv, v_at + pair * 8));
+#ifdef KV_Q8
+    round_fresh(lane);
+#endif
     barrier();
+    if (store)
+        store_newest(lane, position % a.cache_rows, kv_at);
 }
 
 // `best` to the scores of the newest key. Called by all lanes or none.
@@ -107,8 +180,10 @@ void begin_with_newest(uint lane)
 {
     const uint query = lane % QUERIES, part = lane / QUERIES;
     float score = 0;
-    for (uint pair = part; pair < HEAD / 2; pair += PARTS)
-        score += dot(turned[query % GROUP * (HEAD / 2) + pair], unpackHalf2x16(new_key[pair]));
+    for (uint quad = part; quad < HEAD / 4; quad += PARTS) {
+        const uint at = query % GROUP * (HEAD / 2) + quad * 2;
+        score += dot(vec4(turned[at], turned[at + 1]), newest_quad(0, quad));
+    }
     part_best[query * PARTS + part] = score;
     barrier();
     if (lane < QUERIES) {
@@ -157,13 +232,100 @@ void update_best(uint lane)
     barrier();
 }
 
+// Word `word` of V of key j of a block that begins at v_at; with KV_Q8 its integers.
+VALUE load_value(uint v_at, uint j, uint word)
+{
+    const uint at = v_at + j / KEY_GROUP * KV_GROUP_WORDS * 4;
+    const uint value = load_u32(a.v_cache, at + (j % KEY_GROUP * KV_WORDS + word) * 4);
+#ifdef KV_Q8
+    return q8_unpack(value);
+#else
+    return unpackHalf2x16(value);
+#endif
+}
+
+#ifdef KV_Q8
+// The scales of that word of keys j to j + 3; with PASS, each of four lanes has one, as x.
+vec4 load_value_scales(uint v_at, uint j, uint word)
+{
+    const uint at = v_at + j / KEY_GROUP * KV_GROUP_WORDS * 4;
+    const uint block = word / (KV_BLOCK / 4);
+    if (PASS)
+        return vec4(load_f32(a.v_cache, at + kv_scale_at(j % KEY_GROUP + pass_lane() % 4, block)));
+    return load_f32x4(a.v_cache, at + kv_scale_at(j % KEY_GROUP, block));
+}
+#endif
+
+void store_value(uint at, uint word, VALUE value)
+{
+#ifdef KV_Q8
+    store_f32x2(a.y, at + word * 16, value.xy);
+    store_f32x2(a.y, at + word * 16 + 8, value.zw);
+#else
+    store_f32x2(a.y, at + word * 8, value);
+#endif
+}
+
+// The values of a block, weighed.
+void add_values(uint lane, uint v_at)
+{
+    for (uint first = 0; first < KEY_BLOCK; first += VALUE_KEYS) {
+#ifdef KV_Q8
+        vec4 scale[WORDS];
+        for (uint w = 0; w < WORDS; w++)
+            scale[w] = load_value_scales(v_at, first, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+#endif
+        [[unroll]] for (uint k = 0; k < VALUE_KEYS; k++) {
+            const uint j = first + k;
+            float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
+            for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
+                weight[i] = scores[(PASS ? i * BATCH + pass_lane() : i) * KEY_BLOCK + j];
+            for (uint w = 0; w < WORDS; w++) {
+                VALUE v = load_value(v_at, j, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+#ifdef KV_Q8
+                v *= PASS ? pass(scale[w].x, k) : scale[w][k];
+#endif
+                for (uint i = 0; i < QUERIES; i++)
+                    value[i * WORDS + w] +=
+                        (PASS ? pass(weight[i / BATCH], i % BATCH) : weight[i]) * v;
+            }
+        }
+    }
+}
+
+void store_values(uint lane, uint first_row, uint last_row, uint first_head)
+{
+    for (uint i = 0; i < QUERIES; i++) {
+        const uint row = first_row + i / GROUP;
+        if (i / GROUP >= TOKENS || row > last_row)
+            break;
+        const uint head = row * a.heads + first_head + i % GROUP;
+        float sum = 0;
+        for (uint j = 0; j < PARTS; j++)
+            sum += part_best[i * PARTS + j];
+        for (uint w = 0; w < WORDS; w++) {
+            const uint word = w * KEY_BLOCK + lane;
+            if (word >= KV_WORDS)
+                continue;
+            if (SPLITS == 1)
+                store_value(head * HEAD * 4, word, value[i * WORDS + w] / sum);
+            else
+                store_value((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) * 4, word,
+                            value[i * WORDS + w]);
+        }
+        if (SPLITS > 1 && lane == 0)
+            store_f32x2(a.y, ((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) + HEAD) * 4,
+                        vec2(best[i], sum));
+    }
+}
+
 void main()
 {
     const uint lane = gl_LocalInvocationIndex;
     const uint first_row = gl_WorkGroupID.x * TOKENS;
     const uint first_head = gl_WorkGroupID.y * GROUP;
     const uint kv_head = first_head / (a.heads / a.kv_heads);
-    const uint kv_at = kv_head * a.cache_rows * HEAD * 2;
+    const uint kv_at = kv_head_at(kv_head, a.cache_rows);
     const uint row_stride = (a.heads + 2 * a.kv_heads) * HEAD * 4;
     const uint position = load_u32(a.control, CONTROL_POSITION * 4);
 
@@ -185,9 +347,8 @@ void main()
 
     const uint my_query = lane % QUERIES, my_part = lane / QUERIES;
     float my_sum = 0; // of exp(score - best), over the keys of my part, for my query
-    vec2 value[QUERIES * WORDS];
     for (uint i = 0; i < QUERIES * WORDS; i++)
-        value[i] = vec2(0);
+        value[i] = VALUE(0);
 #ifdef ROPE
     const uint newest_block = position / KEY_BLOCK;
     const bool has_newest = newest_block >= block && newest_block < end;
@@ -197,9 +358,9 @@ void main()
     if (has_newest && my_part == 0)
         my_sum = 1;
     for (uint w = 0; w < WORDS && has_newest; w++) {
-        const uint word = min(w * KEY_BLOCK + lane, HEAD / 2 - 1);
+        const VALUE v = newest_value(min(w * KEY_BLOCK + lane, KV_WORDS - 1));
         for (uint i = 0; i < QUERIES; i++)
-            value[i * WORDS + w] = unpackHalf2x16(new_value[word]);
+            value[i * WORDS + w] = v;
     }
     barrier();
 #else
@@ -219,9 +380,18 @@ void main()
         float score[QUERIES];
         for (uint i = 0; i < QUERIES; i++)
             score[i] = 0;
+#ifdef KV_Q8
+        float k_scale = 0;
+#endif
         for (uint d = 0; d < HEAD; d += 4) {
+#ifdef KV_Q8
+            if (d % KV_BLOCK == 0)
+                k_scale = load_f32(a.k_cache, kv_at + kv_scale_at(slot, d / KV_BLOCK));
+            const vec4 k = q8_unpack(load_u32(a.k_cache, k_at + d / 4 * KEY_GROUP * 4)) * k_scale;
+#else
             const vec4 k = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at + d / 2 * KEY_GROUP * 4)),
                                 unpackHalf2x16(load_u32(a.k_cache, k_at + (d / 2 + 1) * KEY_GROUP * 4)));
+#endif
             for (uint j = 0; j < QUERIES / BATCH; j++) {
                 vec4 q[BATCH];
                 for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
@@ -259,44 +429,12 @@ void main()
             for (uint w = 0; w < WORDS; w++)
                 value[i * WORDS + w] *= correction[i];
         const uint v_at = kv_at + v_word_at(block * KEY_BLOCK % a.cache_rows, 0);
-        for (uint j = 0; j < KEY_BLOCK; j++) {
-            float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
-            for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
-                weight[i] = scores[(PASS ? i * BATCH + pass_lane() : i) * KEY_BLOCK + j];
-            for (uint w = 0; w < WORDS; w++) {
-                const uint word = min(w * KEY_BLOCK + lane, HEAD / 2 - 1);
-                const vec2 v = unpackHalf2x16(load_u32(a.v_cache, v_at + (j * HEAD / 2 + word) * 4));
-                for (uint i = 0; i < QUERIES; i++)
-                    value[i * WORDS + w] +=
-                        (PASS ? pass(weight[i / BATCH], i % BATCH) : weight[i]) * v;
-            }
-        }
+        add_values(lane, v_at);
         barrier();
     }
 
     // part_best is free: the parts' sums
     part_best[my_query * PARTS + my_part] = my_sum;
     barrier();
-    for (uint i = 0; i < QUERIES; i++) {
-        const uint row = first_row + i / GROUP;
-        if (i / GROUP >= TOKENS || row > last_row)
-            break;
-        const uint head = row * a.heads + first_head + i % GROUP;
-        float sum = 0;
-        for (uint j = 0; j < PARTS; j++)
-            sum += part_best[i * PARTS + j];
-        for (uint w = 0; w < WORDS; w++) {
-            const uint word = w * KEY_BLOCK + lane;
-            if (word >= HEAD / 2)
-                continue;
-            if (SPLITS == 1)
-                store_f32x2(a.y, (head * HEAD + word * 2) * 4, value[i * WORDS + w] / sum);
-            else
-                store_f32x2(a.y, ((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) + word * 2) * 4,
-                            value[i * WORDS + w]);
-        }
-        if (SPLITS > 1 && lane == 0)
-            store_f32x2(a.y, ((head * SPLITS + gl_WorkGroupID.z) * (HEAD + 2) + HEAD) * 4,
-                        vec2(best[i], sum));
-    }
+    store_values(lane, first_row, last_row, first_head);
 }

@@ -19,8 +19,10 @@ typedef uint64_t kim_handle;
 
 // ---- constants of the layouts ---------------------------------------------------------------
 #define ROW_GROUP 16 // weight rows interleaved in one group
-#define KEY_GROUP 16 // positions interleaved in the K cache
+#define KEY_GROUP 16 // positions of a group of the caches, interleaved in that of K
+#define KV_BLOCK 32  // dimensions that share a scale in a cache of 8 bits
 #define KEY_BLOCK 64 // keys that attention takes at once
+#define ATTENTION_TILE_KEYS 32 // and where it goes by matrices
 #define ROPE_LOW 256 // rotation of position p = that of p % ROPE_LOW times that of the rest
 
 // ---- what is measured with (peak_*.comp) ------------------------------------------------------
@@ -190,8 +192,8 @@ struct rope_args {
     KIM_HANDLE w_q;      // [head] f32
     KIM_HANDLE w_k;      // [head] f32
     KIM_HANDLE rotation; // [ROPE_LOW + ..., head / 2] (cos, sin), see rope.comp
-    KIM_HANDLE k_cache;  // [kv_heads][cache_rows / KEY_GROUP][head / 2][KEY_GROUP] pairs of f16
-    KIM_HANDLE v_cache;  // [kv_heads][cache_rows][head] f16
+    KIM_HANDLE k_cache;  // see kv.glsl
+    KIM_HANDLE v_cache;
     KIM_HANDLE control;
     KIM_UINT heads;
     KIM_UINT kv_heads;

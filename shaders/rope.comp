@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 // What stands between the q/k/v product and attention:      one workgroup a head of a row
 //     q = rope(rms(q) * w_q) * q_scale, in place
-//     k = rope(rms(k) * w_k) and v, rounded to f16, to their place in the cache
+//     k = rope(rms(k) * w_k) and v, rounded to f16 or 8 bits, to their place in the cache
+// macros: KV_Q8 (kv.glsl)
 #extension GL_GOOGLE_include_directive : require
 #include "kim_shared.h"
 #include "memory.glsl"
@@ -13,6 +14,48 @@ layout(push_constant, std430) uniform Push { rope_args a; };
 
 #include "reduce.glsl"
 #include "rope.glsl"
+#include "kv.glsl"
+
+#ifdef KV_Q8
+shared vec2 fresh[HEAD / 2]; // k or v of this head, in pairs of dimensions
+#endif
+
+// A pair of dimensions of k or v, to the cache, or to `fresh`.
+void keep(bool is_v, uint kv_at, uint slot, uint pair, vec2 x)
+{
+#ifdef KV_Q8
+    fresh[pair] = x;
+#else
+    if (is_v)
+        store_u32(a.v_cache, kv_at + v_word_at(slot, pair), packHalf2x16(x));
+    else
+        store_u32(a.k_cache, kv_at + k_word_at(slot, pair), packHalf2x16(x));
+#endif
+}
+
+#ifdef KV_Q8
+// Eight lanes take the words of a block.
+void store_fresh(bool is_v, uint kv_at, uint slot)
+{
+    for (uint word = gl_LocalInvocationIndex; word < KV_WORDS; word += gl_WorkGroupSize.x) {
+        const uint block = word / (KV_BLOCK / 4);
+        float largest = 0;
+        for (uint i = block * KV_BLOCK / 2; i < min((block + 1) * KV_BLOCK, HEAD) / 2; i++)
+            largest = max(largest, max(abs(fresh[i].x), abs(fresh[i].y)));
+        const uint packed = q8_pack(vec4(fresh[word * 2], fresh[word * 2 + 1]), q8_inverse(largest));
+        const bool first = word % (KV_BLOCK / 4) == 0;
+        if (is_v) {
+            store_u32(a.v_cache, kv_at + v_word_at(slot, word), packed);
+            if (first)
+                store_f32(a.v_cache, kv_at + kv_scale_at(slot, block), q8_scale(largest));
+        } else {
+            store_u32(a.k_cache, kv_at + k_word_at(slot, word), packed);
+            if (first)
+                store_f32(a.k_cache, kv_at + kv_scale_at(slot, block), q8_scale(largest));
+        }
+    }
+}
+#endif
 
 void main()
 {
@@ -24,14 +67,14 @@ void main()
     const uint slot = position % a.cache_rows;
     const bool is_q = head < a.heads, is_v = head >= a.heads + a.kv_heads;
     const uint kv_head = head < a.heads ? 0 : (head - a.heads) % a.kv_heads;
-    const uint kv_at = kv_head * a.cache_rows * HEAD * 2;
+    const uint kv_at = kv_head_at(kv_head, a.cache_rows);
 
     // no early return: SwiftShader crashes where a workgroup leaves before a barrier of the shader
     if (is_v)
         for (uint i = gl_LocalInvocationIndex * 4; i < HEAD; i += gl_WorkGroupSize.x * 4) {
             const vec4 v = reload_f32x4(a.qkv, at + i * 4);
-            store_u32x2(a.v_cache, kv_at + v_word_at(slot, i / 2),
-                        uvec2(packHalf2x16(v.xy), packHalf2x16(v.zw)));
+            keep(true, kv_at, slot, i / 2, v.xy);
+            keep(true, kv_at, slot, i / 2 + 1, v.zw);
         }
 
     float squares = 0;
@@ -51,8 +94,13 @@ void main()
             store_f32x2(a.qkv, at + i * 4, low * a.q_scale);
             store_f32x2(a.qkv, at + (i + HEAD / 2) * 4, high * a.q_scale);
         } else {
-            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2), packHalf2x16(low));
-            store_u32(a.k_cache, kv_at + k_word_at(slot, i / 2 + HEAD / 4), packHalf2x16(high));
+            keep(false, kv_at, slot, i / 2, low);
+            keep(false, kv_at, slot, i / 2 + HEAD / 4, high);
         }
     }
+#ifdef KV_Q8
+    barrier();
+    if (!is_q)
+        store_fresh(is_v, kv_at, slot);
+#endif
 }

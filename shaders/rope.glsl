@@ -20,16 +20,3 @@ void rotate(uvec2 rotation, uint position, uint i, inout vec2 low, inout vec2 hi
     high = high * cosine + low * sine;
     low = x;
 }
-
-// The words of K and V of a position in its slot of the cache, from the kv head's first byte:
-// K for lanes that take one key each, KEY_GROUP positions side by side for every pair of
-// dimensions; V for lanes that take dimensions.
-uint k_word_at(uint slot, uint pair)
-{
-    return (slot / KEY_GROUP * (HEAD / 2) * KEY_GROUP + slot % KEY_GROUP + pair * KEY_GROUP) * 4;
-}
-
-uint v_word_at(uint slot, uint pair)
-{
-    return (slot * (HEAD / 2) + pair) * 4;
-}

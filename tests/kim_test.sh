@@ -58,6 +58,7 @@ usage_checks() {
     sentence 2 '"many" is not a number' "$kim" chat -m "$model" --context many
     sentence 2 'out of range' "$kim" chat -m "$model" -n 99999999999
     sentence 2 '--context is -5' "$kim" chat -m "$model" --context -5
+    sentence 2 "--cache-type: .*'q4'" "$kim" chat -m "$model" --cache-type q4
     sentence 2 '--top-p is 1.5' "$kim" chat -m "$model" -p x --top-p 1.5
     sentence 2 '--temp is nan' "$kim" chat -m "$model" -p x --temp nan
     sentence 2 '--mode is "verse"' "$kim" chat -m "$model" -p x --mode verse
@@ -199,6 +200,8 @@ device_checks() {
     sentence 1 'memory|cap' "$kim" chat -m "$model" -p x --memory-cap 1M
     run "$kim" inspect "$model" --device "$uuid" --context 32768
     shows 0 '^On device [0-9]+, ' out
+    run "$kim" inspect "$model" --cache-type q8_0 --json
+    shows 0 '"plan_cache_type":	"q8_0"' out
     sentence 1 'context|positions' "$kim" logits -m "$model" --raw -p 'one two three' --context 2
     sentence 1 'id|vocab' "$kim" logits -m "$model" --ids 2,999999999 -n 1
 }
@@ -220,7 +223,7 @@ logits_checks() {
     run "$kim" logits -m "$model" --ids "$ids" -n 3 --top 0 --json --batch 1 $validation
     check 'token by token the same' \
         [ "$steps" = "$(sed -n 's/^			"id":	\(.*\),/\1/p' "$dir/out")" ]
-    run "$kim" logits -m "$model" -p Hello -n 1 $validation
+    run "$kim" logits -m "$model" -p Hello -n 1 --cache-type q8_0 $validation
     shows 0 '^prompt: [0-9]+ tokens, mean negative log-likelihood' out
     run "$kim" bench model -m "$model" -p 16 -n 4 -r 2 -o json $validation
     for key in test n_prompt n_gen n_depth avg_ns stddev_ns samples_ns avg_ts stddev_ts samples_ts \

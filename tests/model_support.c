@@ -11,8 +11,8 @@ static void usage(const char *program)
 {
     fprintf(stderr,
             "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
-            "[--validation] [--way few|float|dot|half|int8] [--limit N] [--odd N] [--single N] "
-            "[--prompts N]\n",
+            "[--validation] [--way few|float|dot|half|int8] [--kv f16|q8_0] [--limit N] [--odd N] "
+            "[--single N] [--prompts N]\n",
             program);
     exit(2);
 }
@@ -40,6 +40,9 @@ void model_options_read(model_options *o, int argc, char **argv)
             o->mode = KIM_MEMORY_TABLE;
         } else if (value && !strcmp(argv[i], "--way") && matmul_way_find(value, &o->way)) {
             o->way_given = true;
+        } else if (value && !strcmp(argv[i], "--kv") &&
+                   (!strcmp(value, "f16") || !strcmp(value, "q8_0"))) {
+            o->kv = value[0] == 'q' ? KIM_KV_Q8_0 : KIM_KV_F16;
         } else if (value && !strcmp(argv[i], "--limit")) {
             o->limit = (uint32_t)strtoul(value, NULL, 10);
         } else if (value && !strcmp(argv[i], "--odd")) {

@@ -4,6 +4,7 @@
 //
 //   model_test TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation]
 //              [--limit N] [--odd N] [--single N] [--prompts N] [--way few|float|dot|half|int8]
+//              [--kv f16|q8_0]
 //
 // --limit:   tokens of the running text read in batches of 512  (default: all)
 // --odd:     in batches of 37                                   (default: 700; 0: none)
@@ -11,6 +12,7 @@
 // --prompts: how many of the short prompts                      (default: all; 0: none)
 //
 // --way:     how many columns are multiplied; dot and int8 round, and have wider limits
+// --kv:      how K and V are kept; q8_0 rounds, and has wider limits
 //
 // 512 positions make a window; batches of 37 and of 1 have rings of 576, which wrap in less.
 #include "model_support.h"
@@ -19,7 +21,8 @@
 
 static double most_nll = 0.1;       // percent that the mean negative log-likelihood may be off
 static double most_different = 0.5; // percent of positions that may have another first token
-static double tie = 0.05;           // nats between the reference's two best: the other may be taken
+static kim_kv_type kv_type;
+static double tie = 0.05; // nats between the reference's two best: the other may be taken
 #define ENOUGH 1000 // positions that a percentage is taken of; of fewer, one tie would be too much
 
 typedef struct sequence {
@@ -112,8 +115,9 @@ static void check_totals(const char *name, const totals *t)
 static kim_session *new_session(kim_model *model, uint32_t context, uint32_t batch)
 {
     kim_session *session = NULL;
-    CHECK_OK(kim_session_create(&session, model,
-                                &(kim_session_params){ .context = context, .batch = batch }));
+    CHECK_OK(kim_session_create(
+        &session, model,
+        &(kim_session_params){ .context = context, .batch = batch, .kv_type = kv_type }));
     return session;
 }
 
@@ -239,7 +243,8 @@ int main(int argc, char **argv)
 {
     model_options o = { .limit = UINT32_MAX, .odd = 700, .single = 600, .prompts = UINT32_MAX };
     model_options_read(&o, argc, argv);
-    if (o.way == MATMUL_DOT || o.way == MATMUL_INT8) {
+    kv_type = o.kv;
+    if (o.way == MATMUL_DOT || o.way == MATMUL_INT8 || o.kv == KIM_KV_Q8_0) {
         most_nll = 0.5;
         most_different = 3;
         tie = INFINITY; // of what int8 makes different, the percentage above is the measure

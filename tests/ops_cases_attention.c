@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/ops_pipelines.h"
 #include "host/reference_dequant.h"
 #include "host/reference_ops.h"
 
@@ -13,18 +14,22 @@
 
 typedef enum score_kind {
     SCORES_NORMAL,
-    SCORES_HUGE,  // of tens of thousands: exp must not overflow, one key takes all
-    SCORES_EQUAL, // the mean of the values
+    SCORES_HUGE,   // of tens of thousands: exp must not overflow, one key takes all
+    SCORES_EQUAL,  // the mean of the values
+    SCORES_BEYOND, // of queries beyond the range of fp16
 } score_kind;
 
-static const char *const score_names[] = { "normal", "huge", "equal" };
+static const char *const score_names[] = { "normal", "huge", "equal", "beyond" };
 
 typedef struct heads_case {
     head_shape shape;
     uint32_t cache_rows, window, rows, position;
     score_kind scores;
     uint32_t picture, picture_rows; // rows of the step that see each other
+    kv_type kv;
 } heads_case;
+
+static const char *const kv_names[KV_TYPES] = { "f16", "q8" };
 
 static uint32_t qkv_width(const head_shape *s)
 {
@@ -39,43 +44,65 @@ static reference_heads heads_of(const heads_case *p)
         .head = p->shape.head,
         .cache_rows = p->cache_rows,
         .window = p->window,
+        .q8 = p->kv == KV_Q8,
     };
 }
 
 static kv_cache place_cache(ops_case *c, const heads_case *p)
 {
-    const uint64_t bytes = 2ull * p->shape.kv_heads * p->cache_rows * p->shape.head;
+    const uint64_t bytes = kv_cache_bytes(p->kv, &p->shape, p->cache_rows);
     return (kv_cache){
         .k = case_place(c, bytes),
         .v = case_place(c, bytes),
         .rows = p->cache_rows,
         .window = p->window,
+        .type = p->kv,
     };
 }
 
 // ---------------------------------------------------------------------------------- attention
 
-// What queries see is random; of the rest K is poison and V is zero, as ops.h wants it.
+static void put_cached(const reference_heads *h, void *cache, uint64_t at, uint64_t scale_at)
+{
+    if (!h->q8) {
+        ((uint16_t *)cache)[at] = ops_half(ops_uniform(-2, 2));
+        return;
+    }
+    // of four bits: a product with an integer is exact as f16 too
+    const float scale = (float)(ops_random() % 8 + 8) / 1024;
+    memcpy((uint8_t *)cache + scale_at, &scale, sizeof scale);
+    ((int8_t *)cache)[at] = (int8_t)((int)(ops_random() % 255) - 127);
+}
+
+// What queries see is random, below 2; of the rest K is poison and V is zero, as ops.h wants it.
 static void fill_cache(const heads_case *p, const kv_cache *cache)
 {
     const reference_heads h = heads_of(p);
-    uint16_t *k = case_data(&cache->k), *v = case_data(&cache->v);
     const uint32_t seen = p->position + 1 < p->window ? p->position + 1 : p->window;
-    memset(v, 0, cache->v.bytes);
+    memset(case_data(&cache->v), 0, cache->v.bytes);
     for (uint32_t head = 0; head < h.kv_heads; head++)
         for (uint32_t at = p->position + 1 - seen; at < p->position + p->rows; at++)
             for (uint32_t d = 0; d < h.head; d++) {
-                k[reference_k_at(&h, head, at, d)] = ops_half(ops_uniform(-2, 2));
-                v[reference_v_at(&h, head, at, d)] = ops_half(ops_uniform(-2, 2));
+                const uint64_t scale_at = reference_scale_at(&h, head, at, d);
+                put_cached(&h, case_data(&cache->k), reference_k_at(&h, head, at, d), scale_at);
+                put_cached(&h, case_data(&cache->v), reference_v_at(&h, head, at, d), scale_at);
             }
 }
 
+// Of eleven bits, so that matrices of fp16 have the same queries: what rounding them loses is seen
+// with whole models.
 static void fill_queries(const heads_case *p, float *qkv)
 {
-    const double scale = p->scores == SCORES_HUGE ? 2000 : p->scores == SCORES_EQUAL ? 0 : 0.3;
-    for (uint32_t r = 0; r < p->rows; r++)
-        ops_fill_normal(qkv + (uint64_t)r * qkv_width(&p->shape),
-                        (uint64_t)p->shape.heads * p->shape.head, scale);
+    static const double scales[] = {
+        [SCORES_NORMAL] = 0.3, [SCORES_HUGE] = 2000, [SCORES_EQUAL] = 0, [SCORES_BEYOND] = 1e9
+    };
+    const uint64_t n = (uint64_t)p->shape.heads * p->shape.head;
+    for (uint32_t r = 0; r < p->rows; r++) {
+        float *q = qkv + (uint64_t)r * qkv_width(&p->shape);
+        ops_fill_normal(q, n, scales[p->scores]);
+        for (uint64_t i = 0; i < n; i++)
+            q[i] = ops_eleven_bits(q[i]);
+    }
 }
 
 static bool in_picture(const heads_case *p, uint32_t row)
@@ -113,7 +140,8 @@ static void check_row(ops_case *c, const heads_case *p, const float *qkv, const 
         const float *q = qkv + (uint64_t)row * qkv_width(&p->shape) + i * head;
         MUST(reference_attention(&h, q, case_data(&cache->k), case_data(&cache->v),
                                  i / (h.heads / h.kv_heads), keys, want, &spread));
-        const double tolerance = reference_attention_tolerance(spread);
+        const double tolerance =
+            reference_attention_tolerance(spread, attention_in_tiles(c->run->gpu, p->rows));
         for (uint32_t d = 0; d < head; d++) {
             const uint64_t at = ((uint64_t)row * h.heads + i) * head + d;
             case_check(c, "y", at, y[at], want[d], tolerance);
@@ -125,9 +153,12 @@ static void attention_case(ops_run *run, const heads_case *p)
 {
     ops_case c;
     const head_shape *s = &p->shape;
-    case_begin(&c, run, "attention %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
-               s->heads, s->kv_heads, s->head, (int)p->window, p->cache_rows, p->rows, p->position,
-               score_names[p->scores]);
+    const bool tiles = attention_in_tiles(run->gpu, p->rows);
+    case_begin(&c, run,
+               "attention%s %s %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
+               tiles ? " by matrices" : "", kv_names[p->kv], s->heads, s->kv_heads, s->head,
+               (int)p->window, p->cache_rows, p->rows, p->position, score_names[p->scores]);
+    run->tiles += tiles;
     const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
     const kv_cache cache = place_cache(&c, p);
     const span control = case_place_floats(&c, CONTROL_ROW(p->rows, 0));
@@ -160,44 +191,72 @@ static void attention_cases(ops_run *run)
 {
     static const heads_case cases[] = {
         // the 270M and 1B: four heads share one; queries of one, of two and of many rows
-        { { 4, 1, 256 }, 1024, 512, 1, 0, SCORES_NORMAL, 0, 0 },
-        { { 4, 1, 256 }, 1024, 512, 1, 5000, SCORES_HUGE, 0, 0 },
-        { { 4, 1, 256 }, 1024, 512, 2, 511, SCORES_NORMAL, 0, 0 },
-        { { 4, 1, 256 }, 1024, 512, 7, 1020, SCORES_NORMAL, 0, 0 },
-        { { 4, 1, 256 }, 1024, 512, 37, 0, SCORES_NORMAL, 0, 0 },
-        { { 4, 1, 256 }, 1024, 512, 37, 2040, SCORES_EQUAL, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 1, 0, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 1, 5000, SCORES_HUGE, 0, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 2, 511, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 7, 1020, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 37, 0, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 1, 256 }, 1024, 512, 37, 2040, SCORES_EQUAL, 0, 0, 0 },
         // windows that end inside a block, rings that have wrapped
-        { { 2, 2, 64 }, 256, 100, 1, 37, SCORES_NORMAL, 0, 0 },
-        { { 2, 2, 64 }, 256, 100, 130, 700, SCORES_NORMAL, 0, 0 },
-        { { 2, 2, 64 }, 192, 1, 16, 300, SCORES_NORMAL, 0, 0 },
-        { { 2, 2, 64 }, 256, 64, 130, 0, SCORES_HUGE, 0, 0 },
+        { { 2, 2, 64 }, 256, 100, 1, 37, SCORES_NORMAL, 0, 0, 0 },
+        { { 2, 2, 64 }, 256, 100, 130, 700, SCORES_NORMAL, 0, 0, 0 },
+        { { 2, 2, 64 }, 192, 1, 16, 300, SCORES_NORMAL, 0, 0, 0 },
+        { { 2, 2, 64 }, 256, 64, 130, 0, SCORES_HUGE, 0, 0, 0 },
+        { { 2, 2, 64 }, 256, 64, 33, 90, SCORES_BEYOND, 0, 0, 0 },
         // the other ratios and sizes of heads
-        { { 4, 2, 80 }, 256, 100, 37, 200, SCORES_NORMAL, 0, 0 },
-        { { 6, 2, 96 }, 256, ALL_KEYS, 1, 90, SCORES_NORMAL, 0, 0 },
-        { { 6, 2, 96 }, 256, 100, 37, 999, SCORES_EQUAL, 0, 0 },
-        { { 8, 2, 128 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0 },
-        { { 8, 2, 128 }, 256, 100, 16, 300, SCORES_NORMAL, 0, 0 },
-        { { 8, 1, 64 }, 256, 100, 37, 300, SCORES_NORMAL, 0, 0 },
-        { { 32, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0 },
-        { { 32, 1, 64 }, 256, 100, 7, 300, SCORES_NORMAL, 0, 0 },
+        { { 4, 2, 80 }, 256, 100, 37, 200, SCORES_NORMAL, 0, 0, 0 },
+        { { 6, 2, 96 }, 256, ALL_KEYS, 1, 90, SCORES_NORMAL, 0, 0, 0 },
+        { { 6, 2, 96 }, 256, 100, 37, 999, SCORES_EQUAL, 0, 0, 0 },
+        { { 8, 2, 128 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0, 0 },
+        { { 8, 2, 128 }, 256, 100, 16, 300, SCORES_NORMAL, 0, 0, 0 },
+        { { 8, 1, 64 }, 256, 100, 37, 300, SCORES_NORMAL, 0, 0, 0 },
+        { { 32, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0, 0 },
+        { { 32, 1, 64 }, 256, 100, 7, 300, SCORES_NORMAL, 0, 0, 0 },
         // all positions, with and without splits, with fewer keys than splits
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 0, SCORES_NORMAL, 0, 0 },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 700, SCORES_HUGE, 0, 0 },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL, 0, 0 },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 16, 4000, SCORES_EQUAL, 0, 0 },
-        { { 4, 1, 256 }, 1536, 1536, 1, 1300, SCORES_EQUAL, 0, 0 },
-        { { 2, 1, 128 }, 1152, 1024, 1, 3000, SCORES_NORMAL, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 0, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 700, SCORES_HUGE, 0, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 16, 4000, SCORES_EQUAL, 0, 0, 0 },
+        { { 4, 1, 256 }, 1536, 1536, 1, 1300, SCORES_EQUAL, 0, 0, 0 },
+        { { 2, 1, 128 }, 1152, 1024, 1, 3000, SCORES_NORMAL, 0, 0, 0 },
         // pictures: in the middle, at both ends, longer than the window, over the end of the ring
-        { { 4, 1, 256 }, 1024, 512, 300, 900, SCORES_NORMAL, 20, 256 },
-        { { 8, 4, 256 }, 256, 64, 100, 0, SCORES_NORMAL, 0, 49 },
-        { { 2, 2, 64 }, 256, 16, 130, 200, SCORES_HUGE, 30, 100 },
-        { { 2, 2, 64 }, 192, 1, 40, 170, SCORES_NORMAL, 3, 36 },
-        { { 4, 2, 80 }, 256, ALL_KEYS, 37, 200, SCORES_EQUAL, 30, 7 },
-        { { 4, 1, 64 }, 4096, ALL_KEYS, 8, 4000, SCORES_NORMAL, 2, 4 },
+        { { 4, 1, 256 }, 1024, 512, 300, 900, SCORES_NORMAL, 20, 256, 0 },
+        { { 8, 4, 256 }, 256, 64, 100, 0, SCORES_NORMAL, 0, 49, 0 },
+        { { 2, 2, 64 }, 256, 16, 130, 200, SCORES_HUGE, 30, 100, 0 },
+        { { 2, 2, 64 }, 192, 1, 40, 170, SCORES_NORMAL, 3, 36, 0 },
+        { { 4, 2, 80 }, 256, ALL_KEYS, 37, 200, SCORES_EQUAL, 30, 7, 0 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 8, 4000, SCORES_NORMAL, 2, 4, 0 },
     };
+    const bool tiles = run->gpu->attention_tiles;
+    for (uint32_t i = 0; i < KV_TYPES * sizeof cases / sizeof *cases; i++) {
+        heads_case p = cases[i / KV_TYPES];
+        p.kv = i % KV_TYPES;
+        run->gpu->attention_tiles = false;
+        if (!run->matrices && (!run->quick || i % 3 == 0))
+            attention_case(run, &p);
+        run->gpu->attention_tiles = run->gpu->has_attention_tiles;
+        // a CPU driver compiles these for seconds: quickly, small heads, and a type in each mode
+        const bool small = p.shape.head <= 80 && p.kv == (run->gpu->address ? KV_Q8 : KV_F16);
+        if (attention_in_tiles(run->gpu, p.rows) && (small || !run->quick))
+            attention_case(run, &p);
+    }
+    run->gpu->attention_tiles = tiles;
+}
+
+// Keys are split as for a GPU of many compute units: more splits than a CPU takes.
+static void many_splits_cases(ops_run *run)
+{
+    static const heads_case cases[] = {
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 1, 130, SCORES_NORMAL, 0, 0, KV_F16 },
+        { { 4, 1, 64 }, 4096, ALL_KEYS, 7, 4000, SCORES_NORMAL, 0, 0, KV_Q8 },
+        { { 4, 1, 256 }, 1024, 512, 2, 1500, SCORES_HUGE, 0, 0, KV_F16 },
+    };
+    kim_device_info *info = &run->gpu->info, kept = *info;
+    info->type = KIM_DEVICE_DISCRETE;
+    info->compute_units = 40;
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        if (!run->quick || i % 3 == 0)
-            attention_case(run, &cases[i]);
+        attention_case(run, &cases[i]);
+    *info = kept;
 }
 
 // --------------------------------------------------------------------------------------- rope
@@ -211,9 +270,20 @@ typedef struct rope_tensors {
 static const double rope_eps = 1e-6, rope_scale = 0.0625;
 
 // Rounding to f16 may be to nearest or towards zero: 2^-10, and 2^-24 below its smallest normal.
-static double half_tolerance(double x)
+// That to 8 bits is to the nearest of 127 steps of the largest of the block.
+static double cache_tolerance(const heads_case *p, double x, double largest)
 {
+    if (p->kv == KV_Q8)
+        return largest / 254 * (1 + ldexp(1, -10));
     return ldexp(fabs(x), -10) + ldexp(1, -24);
+}
+
+static double largest_of(const double *x, uint32_t n)
+{
+    double largest = 0;
+    for (uint32_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs(x[i]));
+    return largest;
 }
 
 static void check_rope_head(ops_case *c, const heads_case *p, const rope_tensors *t, uint32_t row,
@@ -225,39 +295,51 @@ static void check_rope_head(ops_case *c, const heads_case *p, const rope_tensors
     const float *after = (const float *)case_data(&t->qkv) + at;
     const bool is_q = head < s->heads, is_v = head >= s->heads + s->kv_heads;
     const uint32_t kv_head = is_v ? head - s->heads - s->kv_heads : head - s->heads;
+    const span *cache = is_v ? &t->cache.v : &t->cache.k;
     double x[256], largest = 0;
     for (uint32_t d = 0; d < s->head; d++)
         x[d] = t->before[at + d];
     if (!is_v) {
         reference_norm(x, x, case_data(is_q ? &t->w_q : &t->w_k), s->head, rope_eps);
-        for (uint32_t d = 0; d < s->head; d++)
-            largest = fmax(largest, fabs(x[d]));
+        largest = largest_of(x, s->head);
         reference_rotate(x, s->head, p->position + row, 1e6, 8);
     }
     for (uint32_t d = 0; d < s->head; d++) {
         // the norm, and two turns by rounded cosines: 16 * 2^-24 of the pair
         const double error = ldexp(16, -24) * largest;
-        const uint16_t *k = case_data(&t->cache.k), *v = case_data(&t->cache.v);
         if (is_q) {
             case_check(c, "q", at + d, after[d], x[d] * rope_scale, error * rope_scale);
             continue;
         }
         case_check(c, "qkv", at + d, after[d], t->before[at + d], 0);
-        const float stored =
-            reference_half(is_v ? v[reference_v_at(&h, kv_head, p->position + row, d)]
-                                : k[reference_k_at(&h, kv_head, p->position + row, d)]);
-        case_check(c, is_v ? "v" : "k", at + d, stored, x[d], error + half_tolerance(x[d]));
+        const uint32_t block = d / KV_BLOCK * KV_BLOCK, rest = s->head - block;
+        const uint64_t in_cache = is_v ? reference_v_at(&h, kv_head, p->position + row, d)
+                                       : reference_k_at(&h, kv_head, p->position + row, d);
+        const double stored = reference_cached(
+            &h, case_data(cache), in_cache, reference_scale_at(&h, kv_head, p->position + row, d));
+        const double of_block = largest_of(x + block, rest < KV_BLOCK ? rest : KV_BLOCK);
+        case_check(c, is_v ? "v" : "k", at + d, stored, x[d],
+                   2 * error + cache_tolerance(p, x[d], of_block));
     }
 }
 
-// As many halves of the cache are written as the rows have.
-static void check_untouched(ops_case *c, const span *cache, uint64_t written)
+// Of the positions of other rows nothing is written.
+static void check_untouched(ops_case *c, const heads_case *p, const rope_tensors *t)
 {
-    const uint16_t *at = case_data(cache);
-    uint64_t n = 0;
-    for (uint64_t i = 0; i < cache->bytes / 2; i++)
-        n += at[i] != 0xffff;
-    case_check(c, "halves written", 0, (double)n, (double)written, 0);
+    const reference_heads h = heads_of(p);
+    const uint32_t element = h.q8 ? 1 : 2;
+    const uint8_t *k = case_data(&t->cache.k), *v = case_data(&t->cache.v);
+    uint64_t touched = 0;
+    for (uint32_t head = 0; head < h.kv_heads; head++)
+        for (uint32_t at = p->position + p->rows; at < p->position + p->cache_rows; at++)
+            for (uint32_t i = 0; i < h.head * element; i++) {
+                const uint32_t d = i / element, byte = i % element;
+                touched += k[reference_k_at(&h, head, at, d) * element + byte] != 0xff;
+                touched += v[reference_v_at(&h, head, at, d) * element + byte] != 0xff;
+                const uint64_t scale_at = reference_scale_at(&h, head, at, d) + i % 4;
+                touched += h.q8 && (k[scale_at] != 0xff || v[scale_at] != 0xff);
+            }
+    case_check(c, "bytes of other positions written", 0, (double)touched, 0, 0);
 }
 
 static void place_rope(ops_case *c, const heads_case *p, rope_tensors *t, uint64_t control_words)
@@ -303,12 +385,14 @@ static void rope_case(ops_run *run, const heads_case *p)
     ops_case c;
     rope_tensors t;
     const head_shape *s = &p->shape;
-    case_begin(&c, run, "rope %u:%u heads of %u, %u rows at %u of %u", s->heads, s->kv_heads,
-               s->head, p->rows, p->position, p->cache_rows);
+    case_begin(&c, run, "rope %s %u:%u heads of %u, %u rows at %u of %u", kv_names[p->kv], s->heads,
+               s->kv_heads, s->head, p->rows, p->position, p->cache_rows);
     place_rope(&c, p, &t, CONTROL_ROWS);
     case_commit(&c);
     fill_rope(p, &t, 40);
-    memset(case_data(&t.qkv), 0, s->head * sizeof(float)); // a head of zeros
+    float *qkv = case_data(&t.qkv);
+    memset(qkv, 0, s->head * sizeof(float)); // a head of zeros, and one of zeros but for one block
+    memset(qkv + (uint64_t)qkv_width(s) - s->head, 0, (s->head - 32) * sizeof(float));
     t.before = malloc(t.qkv.bytes);
     memcpy(t.before, case_data(&t.qkv), t.qkv.bytes);
     const rope_params params = rope_params_of(p, &t);
@@ -317,8 +401,7 @@ static void rope_case(ops_run *run, const heads_case *p)
     for (uint32_t r = 0; r < p->rows; r++)
         for (uint32_t head = 0; head < s->heads + 2 * s->kv_heads; head++)
             check_rope_head(&c, p, &t, r, head);
-    check_untouched(&c, &t.cache.k, (uint64_t)p->rows * s->kv_heads * s->head);
-    check_untouched(&c, &t.cache.v, (uint64_t)p->rows * s->kv_heads * s->head);
+    check_untouched(&c, p, &t);
     case_end(&c);
     free(t.before);
 }
@@ -334,8 +417,11 @@ static void rope_cases(ops_run *run)
         { .shape = { 8, 2, 128 }, .cache_rows = 128, .rows = 7, .position = 32760 },
         { .shape = { 32, 1, 64 }, .cache_rows = 64, .rows = 2, .position = 63 },
     };
-    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        rope_case(run, &cases[i]);
+    for (uint32_t i = 0; i < KV_TYPES * sizeof cases / sizeof *cases; i++) {
+        heads_case p = cases[i / KV_TYPES];
+        p.kv = i % KV_TYPES;
+        rope_case(run, &p);
+    }
 }
 
 // ------------------------------------------------------------------------- rope and attention
@@ -381,8 +467,9 @@ static void attention_rope_case(ops_run *run, const heads_case *p)
     ops_case c;
     rope_tensors t;
     const head_shape *s = &p->shape;
-    case_begin(&c, run, "attention with rope %u:%u heads of %u, window %d of %u, at %u", s->heads,
-               s->kv_heads, s->head, (int)p->window, p->cache_rows, p->position);
+    case_begin(&c, run, "attention with rope %s %u:%u heads of %u, window %d of %u, at %u",
+               kv_names[p->kv], s->heads, s->kv_heads, s->head, (int)p->window, p->cache_rows,
+               p->position);
     place_rope(&c, p, &t, CONTROL_ROW(1, 0));
     const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows, 1));
     const span y = case_place_floats(&c, (uint64_t)s->heads * s->head);
@@ -394,7 +481,8 @@ static void attention_rope_case(ops_run *run, const heads_case *p)
                               .cache_rows = p->cache_rows,
                               .window = p->window,
                               .position = p->position,
-                              .rows = 1 };
+                              .rows = 1,
+                              .kv = p->kv };
     fill_cache(&past, &t.cache);
     t.before = malloc(t.qkv.bytes);
     memcpy(t.before, case_data(&t.qkv), t.qkv.bytes);
@@ -436,9 +524,10 @@ static void attention_rope_cases(ops_run *run)
         { .shape = { 4, 1, 256 }, .cache_rows = 4096, .window = ALL_KEYS, .position = 4032 },
         { .shape = { 2, 1, 128 }, .cache_rows = 1152, .window = 1024, .position = 3000 },
     };
-    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        heads_case p = cases[i];
+    for (uint32_t i = 0; i < KV_TYPES * sizeof cases / sizeof *cases; i++) {
+        heads_case p = cases[i / KV_TYPES];
         p.rows = 1;
+        p.kv = i % KV_TYPES;
         if (!run->quick || i % 3 == 0)
             attention_rope_case(run, &p);
     }
@@ -446,7 +535,10 @@ static void attention_rope_cases(ops_run *run)
 
 void cases_attention(ops_run *run)
 {
-    rope_cases(run);
     attention_cases(run);
+    if (run->matrices)
+        return;
+    many_splits_cases(run);
+    rope_cases(run);
     attention_rope_cases(run);
 }

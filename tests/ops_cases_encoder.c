@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "host/ops_pipelines.h"
 #include "host/reference_ops.h"
 
 // --------------------------------------------------------------------------------- layer_norm
@@ -116,7 +117,8 @@ static void check_query(ops_case *c, const full_case *p, const float *qkv, const
         MUST(reference_attention_full(&shape, qkv + (uint64_t)row * 3 * width + at,
                                       first + width + at, first + 2ull * width + at, want,
                                       &spread));
-        const double tolerance = reference_full_tolerance(spread);
+        const double tolerance =
+            reference_full_tolerance(spread, p->head, attention_in_tiles(c->run->gpu, p->rows));
         for (uint32_t d = 0; d < p->head; d++)
             case_check(c, "y", (uint64_t)row * width + at + d, y[(uint64_t)row * width + at + d],
                        want[d], tolerance);
@@ -128,8 +130,10 @@ static void full_attention_case(ops_run *run, const full_case *p)
     ops_case c;
     const uint32_t width = p->heads * p->head;
     const uint64_t n = (uint64_t)p->images * p->rows;
-    case_begin(&c, run, "full attention %u heads of %u, %u images of %u rows, q to %g", p->heads,
-               p->head, p->images, p->rows, p->q_scale);
+    const bool tiles = attention_in_tiles(run->gpu, p->rows);
+    case_begin(&c, run, "full attention%s %u heads of %u, %u images of %u rows, q to %g",
+               tiles ? " by matrices" : "", p->heads, p->head, p->images, p->rows, p->q_scale);
+    run->tiles += tiles;
     const span qkv = case_place_floats(&c, n * 3 * width), y = case_place_floats(&c, n * width);
     case_commit(&c);
     float *xs = case_data(&qkv);
@@ -154,7 +158,7 @@ static void full_attention_case(ops_run *run, const full_case *p)
     case_end(&c);
 }
 
-void cases_encoder(ops_run *run)
+void cases_full_attention(ops_run *run)
 {
     static const full_case full[] = {
         // the published shape, with rows that are no multiple of any block
@@ -162,8 +166,34 @@ void cases_encoder(ops_run *run)
         { 3, 32, 2, 65, 30 }, { 2, 64, 1, 64, 1 }, { 1, 36, 1, 15, 1 },   { 1, 96, 1, 33, 3 },
         { 2, 128, 1, 70, 3 }, { 1, 256, 2, 9, 3 },
     };
+    kim_gpu *g = run->gpu;
+    const bool tiles = g->attention_tiles;
+    g->attention_tiles = g->has_attention_tiles;
+    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
+        if (attention_in_tiles(g, full[i].rows) && (full[i].head == 72 || !run->quick))
+            full_attention_case(run, &full[i]);
+    g->attention_tiles = false;
+    if (run->matrices) {
+        g->attention_tiles = tiles;
+        return;
+    }
     // lavapipe's compiler takes a minute over large heads in table mode
-    const bool slow = run->quick || (run->gpu->pass && !run->gpu->address);
+    const bool slow = run->quick || (g->pass && !g->address);
+    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
+        if (!slow || full[i].head <= 72)
+            full_attention_case(run, &full[i]);
+    if (!g->pass && g->info.type == KIM_DEVICE_CPU) {
+        // as it is on GPUs, where several lanes share a query
+        g->info.type = KIM_DEVICE_DISCRETE;
+        for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
+            full_attention_case(run, &full[i]);
+        g->info.type = KIM_DEVICE_CPU;
+    }
+    g->attention_tiles = tiles;
+}
+
+void cases_encoder(ops_run *run)
+{
     layer_norm_case(run, 3, 4, 0, 1);
     layer_norm_case(run, 2, 36, -5, 1);
     layer_norm_case(run, 7, 1152, 0, 1e-3);
@@ -173,14 +203,4 @@ void cases_encoder(ops_run *run)
     average_pool_case(run, 2, 6, 3, 4);
     average_pool_case(run, 3, 5, 1, 20);
     average_pool_case(run, 1, 7, 7, 516);
-    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
-        if (!slow || full[i].head <= 72)
-            full_attention_case(run, &full[i]);
-    if (run->gpu->pass || run->gpu->info.type != KIM_DEVICE_CPU)
-        return;
-    // as it is on GPUs, where several lanes share a query
-    run->gpu->info.type = KIM_DEVICE_DISCRETE;
-    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
-        full_attention_case(run, &full[i]);
-    run->gpu->info.type = KIM_DEVICE_CPU;
 }

@@ -14,7 +14,9 @@ typedef struct ops_run {
     kim_gpu *gpu;
     stream *st;
     bool quick;
+    bool matrices; // of attention, only what goes by the device's matrices
     uint32_t cases, failures;
+    uint32_t tiles;            // cases of attention by matrices
     double error[MATMUL_WAYS]; // the largest relative error of a product's outputs, of each way
 } ops_run;
 

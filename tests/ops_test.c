@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Every operation on a device against plain C, in both memory modes.
 //   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
-//   [--quick] [--many]
-// --many: only the products of many columns, and the peaks
+//   [--quick] [--many] [--attention] [--matrices]
+// --many:      only the products of many columns, and the peaks
+// --attention: only attention
+// --matrices:  only attention by the device's matrices, and the products of many columns
 #include "ops_cases.h"
 
 #include <stdlib.h>
@@ -11,7 +13,7 @@
 
 typedef struct options {
     const char *device;
-    bool address, table, validation, quick, many;
+    bool address, table, validation, quick, many, attention, matrices;
 } options;
 
 static void parse(options *o, int argc, char **argv)
@@ -33,6 +35,10 @@ static void parse(options *o, int argc, char **argv)
             o->quick = true;
         } else if (!strcmp(argv[i], "--many")) {
             o->many = true;
+        } else if (!strcmp(argv[i], "--attention")) {
+            o->attention = true;
+        } else if (!strcmp(argv[i], "--matrices")) {
+            o->matrices = true;
         }
     }
 }
@@ -54,7 +60,7 @@ static double seconds(void)
 // How many cases failed in one mode; 1 if the validation layers had something to say.
 static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *name)
 {
-    ops_run run = { .quick = o->quick };
+    ops_run run = { .quick = o->quick, .matrices = o->matrices };
     const double start = seconds();
     const kim_gpu_params params = {
         .device = o->device,
@@ -64,20 +70,28 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
     };
     MUST(kim_gpu_create(&run.gpu, &params));
     MUST(stream_create(&run.st, run.gpu));
-    if (!o->many) {
+    const bool all = !o->many && !o->attention && !o->matrices;
+    if (all) {
         cases_rows(&run);
         cases_sample(&run);
-        cases_attention(&run);
         cases_encoder(&run);
         cases_weights(&run);
     }
-    cases_peaks(&run);
-    cases_many_columns(&run);
+    if (all || o->attention || o->matrices) {
+        cases_attention(&run);
+        cases_full_attention(&run);
+    }
+    if (all || o->many || o->matrices)
+        cases_many_columns(&run);
+    if (all || o->many)
+        cases_peaks(&run);
     stream_destroy(&run.st);
     const uint32_t messages = kim_gpu_validation_messages(run.gpu);
     printf("%s, %s mode: %u cases, %u failed, %u validation messages%s, %.1f s\n",
            kim_gpu_info(run.gpu)->name, name, run.cases, run.failures, messages,
            o->validation ? "" : " (off)", seconds() - start);
+    if (run.tiles)
+        printf("  attention by matrices: %u cases\n", run.tiles);
     for (matmul_way way = MATMUL_FLOAT; way < MATMUL_WAYS; way++)
         if (run.error[way] > 0)
             printf("  %s: relative error of a case's outputs at most %.2g\n", matmul_way_name(way),

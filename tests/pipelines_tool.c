@@ -52,7 +52,7 @@ static void list_products(const linear *w, matmul_params *to)
 // The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of
 // everything; the encoder's with weights of every type that its files have. Products of many
 // columns go the way that is chosen.
-static kim_err list_one_way(const kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+static kim_err list_one_way(const kim_gpu *gpu, kv_type kv, pipeline_key **keys, uint32_t *count)
 {
     static const uint32_t types[] = { 0, 1, 30, 8 }; // F32, F16, BF16, Q8_0
     enum { TYPES = sizeof types / sizeof *types };
@@ -78,6 +78,7 @@ static kim_err list_one_way(const kim_gpu *gpu, pipeline_key **keys, uint32_t *c
         .n_shapes = sizeof shapes / sizeof *shapes,
         .keys = keys_seen,
         .n_keys = sizeof keys_seen / sizeof *keys_seen,
+        .kv = kv,
         .rows = 512,
         .sample = true,
         .products = products,
@@ -87,26 +88,27 @@ static kim_err list_one_way(const kim_gpu *gpu, pipeline_key **keys, uint32_t *c
     return ops_list_pipelines(gpu, &needs, keys, count);
 }
 
-// Of every way that products of many columns can go; each pipeline once.
+// Of every way that products of many columns can go, and both types of K and V; each pipeline once.
 static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
     kim_err err = KIM_OK;
     pipeline_key *some = NULL;
-    for (matmul_way way = 0; way < MATMUL_WAYS; way++) {
+    for (uint32_t i = 0; i < MATMUL_WAYS * KV_TYPES; i++) {
+        const matmul_way way = i / KV_TYPES;
         uint32_t n = 0;
         if (!(gpu->matmul_ways >> way & 1))
             continue;
         TRY(matmul_way_set(gpu, way));
-        TRY(list_one_way(gpu, &some, &n));
+        TRY(list_one_way(gpu, i % KV_TYPES, &some, &n));
         pipeline_key *all = realloc(*keys, (*count + n) * sizeof *all);
         REQUIRE_MEMORY(all);
         *keys = all;
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t k = 0; k < n; k++) {
             uint32_t j = 0;
-            while (j < *count && memcmp(&all[j], &some[i], sizeof *all))
+            while (j < *count && memcmp(&all[j], &some[k], sizeof *all))
                 j++;
             if (j == *count)
-                all[(*count)++] = some[i];
+                all[(*count)++] = some[k];
         }
         free(some);
         some = NULL;

@@ -9,8 +9,10 @@
 #include <pthread.h>
 #include <unistd.h>
 
-// The same tokens in other batches: other roundings of K and V to fp16, as in small_models_test.c.
+// The same tokens in other batches: other roundings of K and V, as in small_models_test.c.
 #define SAME_LOGITS 0.1
+
+static kim_kv_type kv_type; // of the sessions that are made
 
 enum { BATCH = 32, CONTEXT = 500 }; // rings of 16 + 32 positions, rounded up to 64
 
@@ -28,8 +30,9 @@ static const char *in_folder(const char *name)
 static kim_session *new_session(kim_model *model, uint32_t context, uint32_t batch)
 {
     kim_session *s = NULL;
-    CHECK_OK(
-        kim_session_create(&s, model, &(kim_session_params){ .context = context, .batch = batch }));
+    CHECK_OK(kim_session_create(
+        &s, model,
+        &(kim_session_params){ .context = context, .batch = batch, .kv_type = kv_type }));
     CHECK(kim_session_context(s) == context, "the context is %u", kim_session_context(s));
     return s;
 }
@@ -315,6 +318,14 @@ static void test_damage(const small_model *m, const small_model *other, const ch
     CHECK_OK(kim_session_save(stranger, c.path));
     check_rejected(&c, "of another model");
     kim_session_destroy(&stranger);
+    kv_type = KIM_KV_Q8_0;
+    stranger = session_of(m->model, m->ids, 33);
+    kv_type = KIM_KV_F16;
+    CHECK_OK(kim_session_save(stranger, c.path));
+    check_rejected(&c, "of another type of K and V");
+    CHECK(strstr(kim_error_text(), "q8_0") && strstr(kim_error_text(), "f16"),
+          "\"%s\" does not name the types", kim_error_text());
+    kim_session_destroy(&stranger);
 
     CHECK_FAILS(kim_session_load(c.session, in_folder("nothing")), KIM_ERR_FILE, "nothing");
     CHECK_FAILS(kim_session_load(c.session, folder), KIM_ERR_FILE, folder);
@@ -420,9 +431,10 @@ static void test_memory(const small_model *m, kim_gpu *gpu)
     printf("memory\n");
     static const kim_session_params shapes[] = {
         { .context = 1000, .batch = 64 },
-        { .context = 30, .batch = 512 },
+        { .context = 30, .batch = 512, .kv_type = KIM_KV_Q8_0 },
         { .context = 2048, .batch = 512 },
         { .context = 0 },
+        { .context = 1000, .batch = 64, .kv_type = KIM_KV_Q8_0 },
     };
     kim_plan plan;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -461,8 +473,17 @@ static void test_plan(const char *tests_folder, const char *name, uint64_t local
           (unsigned long long)plan.weights, (unsigned long long)file);
     CHECK(plan.total == plan.weights + plan.kv_local + plan.kv_global + plan.activations,
           "the total is %llu", (unsigned long long)plan.total);
+    // in 8 bits: a byte an element and four for each 32, instead of two
+    CHECK_OK(kim_model_plan(
+        model, NULL,
+        &(kim_session_params){ .context = 32768, .batch = 512, .kv_type = KIM_KV_Q8_0 }, &plan));
+    CHECK(plan.kv_local == local / 64 * 36 && plan.kv_global == global / 64 * 36,
+          "in 8 bits local and global layers take %llu and %llu bytes",
+          (unsigned long long)plan.kv_local, (unsigned long long)plan.kv_global);
     CHECK_FAILS(kim_model_plan(model, NULL, &(kim_session_params){ .context = 1u << 20 }, &plan),
                 KIM_ERR_ARGUMENT, "1048576");
+    CHECK_FAILS(kim_model_plan(model, NULL, &(kim_session_params){ .kv_type = 77 }, &plan),
+                KIM_ERR_ARGUMENT, "77");
     kim_session *s = NULL;
     CHECK_FAILS(kim_session_create(&s, model, NULL), KIM_ERR_ARGUMENT, "gpu");
     kim_model_destroy(&model);
@@ -495,6 +516,10 @@ int main(int argc, char **argv)
     test_damage(&m, &other, kept);
     test_errors(&m);
     test_threads(&m);
+    printf("K and V in 8 bits\n");
+    kv_type = KIM_KV_Q8_0;
+    test_fork(&m);
+    test_load(&m, kept);
     unlink(kept);
     unlink(in_folder("cut"));
     unlink(in_folder("damaged"));

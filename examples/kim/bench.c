@@ -179,8 +179,7 @@ static int open_bench(bench *b)
     if (status != STATUS_OK)
         return status;
     kim_plan plan;
-    kim_session_params params = { .context = kim_session_context(b->o.session),
-                                  .batch = (uint32_t)given.batch };
+    const kim_session_params params = session_params(kim_session_context(b->o.session));
     if (kim_model_plan(b->o.model, b->o.gpu, &params, &plan))
         return fail_library();
     b->info = *kim_model_get_info(b->o.model);

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 // ------------------------------------------------------------------------------ what a row costs
 
@@ -35,7 +36,9 @@ static void add_step(const bench *b, cost *c, uint32_t position, uint32_t rows, 
     c->operations += sessions * (2.0 * layer * i->layers * rows + 4.0 * q * seen);
     if (logits)
         c->operations += 2.0 * i->vocab * i->hidden * sessions;
-    c->bytes += (double)b->weights + 2 * 2 * kv * read * sessions; // K and V in fp16
+    const bool q8 = given.cache_type && !strcmp(given.cache_type, "q8_0");
+    const double element = q8 ? 1 + 4.0 / 32 : 2; // bytes; 8 bits with a scale for each 32
+    c->bytes += (double)b->weights + 2 * element * kv * read * sessions;
     c->steps++;
 }
 

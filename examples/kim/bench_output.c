@@ -40,6 +40,9 @@ static void add_row(cells *c, const bench_row *r)
 static void add_run(cells *c, const bench *b)
 {
     cells_number(c, "n_batch", b->batch);
+    cells_text(c, "type_k",
+               given.cache_type ? given.cache_type : "f16"); // as llama-bench names them
+    cells_text(c, "type_v", given.cache_type ? given.cache_type : "f16");
     cells_number(c, "load_open_s", b->load.open_seconds);
     cells_number(c, "load_file_bytes", (double)b->info.file_bytes);
     cells_number(c, "load_pipelines_s", b->made.pipeline_seconds);

@@ -46,6 +46,7 @@ typedef struct common_options {
     char *model, *mmproj, *quantize, *synthetic;
     char *device, *memory_mode, *memory_cap;
     int context, batch;
+    char *cache_type;
     char *model_draft;
     int lookup, draft_most, draft_least;
     int verbose, validation;
@@ -55,7 +56,7 @@ extern common_options given;
 extern struct poptOption model_options[];     // -m, --mmproj, --quantize
 extern struct poptOption synthetic_options[]; // --synthetic
 extern struct poptOption device_options[];    // --device, --memory-mode, …
-extern struct poptOption session_options[];   // --context, --batch
+extern struct poptOption session_options[];   // --context, --batch, --cache-type
 extern struct poptOption draft_options[];     // --model-draft, --lookup, …
 
 // One line of a table that includes another table.
@@ -182,6 +183,9 @@ int open_model(opened *o);   // on o->gpu; with none the weights stay in the fil
                              // --synthetic where the command has it and it is given
 int open_encoder(opened *o); // only the encoder of --mmproj
 int open_session(opened *o, uint32_t context); // with the model of --model-draft, if it is given
+
+// As --batch and --cache-type say.
+kim_session_params session_params(uint32_t context);
 
 // Destroys what is open. Returns status, or STATUS_FAILED when --validation found something.
 int close_all(opened *o, int status);

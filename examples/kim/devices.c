@@ -75,6 +75,7 @@ static cJSON *device_json(const kim_device_info *d)
     cJSON_AddNumberToObject(json, "subgroup_size", d->subgroup_size);
     cJSON_AddNumberToObject(json, "subgroup_min", d->subgroup_min);
     cJSON_AddNumberToObject(json, "subgroup_max", d->subgroup_max);
+    cJSON_AddNumberToObject(json, "compute_units", d->compute_units);
     cJSON_AddBoolToObject(json, "usable", d->usable);
     cJSON_AddStringToObject(json, "problem", d->problem);
     cJSON_AddBoolToObject(json, "default", d->chosen);
@@ -164,6 +165,8 @@ static void print_device(const kim_device_info *d)
     printf("   subgroup   %u", d->subgroup_size);
     if (d->subgroup_min != d->subgroup_max)
         printf(" (%u to %u)", d->subgroup_min, d->subgroup_max);
+    if (d->compute_units)
+        printf("; %u compute units", d->compute_units);
     if (d->matrix_half.rows || d->matrix_int8.rows)
         printf("\n   matrices  ");
     print_shape("fp16", &d->matrix_half);

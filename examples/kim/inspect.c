@@ -96,8 +96,7 @@ static int gather(report *r)
     int status = gpu_params(&params);
     if (status != STATUS_OK)
         return status;
-    kim_session_params session = { .context = (uint32_t)given.context,
-                                   .batch = (uint32_t)given.batch };
+    const kim_session_params session = session_params((uint32_t)given.context);
     r->context = r->info->context < 8192 ? r->info->context : 8192; // as of a session
     if (session.context)
         r->context = session.context;
@@ -254,6 +253,7 @@ static int print_report_json(const report *r, const char *path)
         return fail_library();
     }
     cJSON_AddNumberToObject(json, "plan_context", r->context);
+    cJSON_AddStringToObject(json, "plan_cache_type", given.cache_type ? given.cache_type : "f16");
     add_plan(json, &r->plan);
     add_devices(json, r);
     return print_json(json);
@@ -342,7 +342,8 @@ static void print_plan(const kim_plan *plan)
 static void print_memory(const report *r)
 {
     char memory[32];
-    printf("\nMemory for %u positions (local layers keep %u)\n", r->context, r->plan.kv_local_rows);
+    printf("\nMemory for %u positions in %s (local layers keep %u)\n", r->context,
+           given.cache_type ? given.cache_type : "f16", r->plan.kv_local_rows);
     print_plan(&r->plan);
     for (uint32_t i = 0; i < r->n_devices && output_flush(); i++) {
         const device_plan *p = &r->devices[i];
