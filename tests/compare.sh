@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Measures Kimberlite and llama.cpp on one Vulkan device, in one run and by turns, and prints a table
 # in Markdown with the ratios, the commands, the device, its driver and both builds. llama.cpp is
-# built in build/peer from the source package llama-cpp-python of PyPI. Run it on an idle machine:
-# on one without a GPU, with two cores, it takes hours, most of them for llama.cpp's first token.
+# built in build/peer from the source package llama-cpp-python of PyPI. Run it on an idle machine; on
+# one without a GPU, with two cores, it takes hours.
 #
 # tests/compare.sh [OPTION...] >compare.md
 #   --device D     which device, as kim takes it: an index, a part of its name, its UUID

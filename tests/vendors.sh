@@ -8,7 +8,7 @@
 #                                the newest in both memory modes; TOOL: the built pipelines_tool
 # tests/vendors.sh --all TOOL    all chips in both memory modes, and as a second opinion Qualcomm's
 #                                and Apple's compilers, whose refusals are printed and no failure
-# tests/vendors.sh --renew TOOL  as without it, and writes tests/vendors.csv
+# tests/vendors.sh --renew TOOL  the chips of tests/vendors.csv, and writes that
 # tests/vendors.sh --folder      only makes the driver folder, and prints where it is
 # tests/vendors.sh --on CHIP COMMAND...  runs a command in that folder, with the compiler for the chip
 #
@@ -98,10 +98,11 @@ versions() {
 }
 
 # The part of the table that is kept in the tree.
+kept_chips="polaris10 navi31 0x162"
 kept_table() {
     versions
     echo "pipeline,chip,registers,spills,shared_bytes,occupancy,instructions"
-    awk -F , -v OFS=, '$2 == "address" && ($1 == "polaris10" || $1 == "navi31" || $1 == "0x162") {
+    awk -F , -v OFS=, -v chips=" $kept_chips " '$2 == "address" && index(chips, " " $1 " ") {
         print $3, $1, $4, $6, $7, $8, $9 }' "$table" | LC_ALL=C sort
 }
 
@@ -129,15 +130,18 @@ case $1 in
 esac
 tool=$1
 [ -x "$tool" ] || fail "no such program: $tool"
-# strix1: gfx1150
-if [ $what = --all ]; then
+case $what in
+--all) # strix1 is gfx1150
     chips="polaris10 vega10 renoir navi10 navi21 navi31 strix1 gfx1201 0x140 0x162 0x172
         adreno660 adreno740 adreno750 apple"
     both=$chips
-else
+    ;;
+--renew) chips=$kept_chips both= ;;
+*)
     chips="polaris10 vega10 navi10 navi21 navi31 gfx1201 0x162 0x172"
     both="polaris10 gfx1201 0x162"
-fi
+    ;;
+esac
 jobs=
 for chip in $chips; do
     jobs="$jobs $chip,address"
