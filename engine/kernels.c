@@ -533,6 +533,14 @@ const kim_kernel_info *kim_kernels_at(const kim_kernels *kernels, uint32_t index
     return &kernels->cases[index].info;
 }
 
+static kim_peak peak_of(matmul_way way)
+{
+    return way == MATMUL_HALF   ? KIM_PEAK_HALF_MATRIX
+           : way == MATMUL_INT8 ? KIM_PEAK_INT8_MATRIX
+           : way == MATMUL_DOT  ? KIM_PEAK_INT8_DOT
+                                : KIM_PEAK_FP32;
+}
+
 kim_err kim_kernels_check(kim_kernels *kernels, uint32_t index, kim_kernel_result *out)
 {
     kim_err err = KIM_OK;
@@ -551,14 +559,15 @@ kim_err kim_kernels_check(kim_kernels *kernels, uint32_t index, kim_kernel_resul
     TRY(err);
     kernel *const k = kernels->current;
     TRY(kernel_check(k, &error));
+    const bool product = kernel_way(k, &way);
     *out = (kim_kernel_result){
         .right = error.right,
         .error = error.error,
         .bound = error.bound,
-        .way = kernel_way(k, &way) ? matmul_way_name(way) : "",
+        .way = product ? matmul_way_name(way) : "",
         .flop = kernel_flop(k),
         .bytes = kernel_bytes(k),
-        .arithmetic = KIM_PEAK_FP32,
+        .arithmetic = peak_of(way),
     };
     memcpy(out->where, error.where, sizeof out->where);
     TRY(kernel_figures(k, &out->registers, &out->spills));
@@ -566,10 +575,11 @@ error:
     return err;
 }
 
-kim_err kim_kernels_time(kim_kernels *kernels, double *seconds, uint32_t *samples, double most)
+kim_err kim_kernels_time(kim_kernels *kernels, double *seconds, uint32_t *samples, double most,
+                         double *cpu)
 {
-    if (!kernels || !kernels->current || !seconds || !samples || !*samples)
+    if (!kernels || !kernels->current || !seconds || !samples || !*samples || !cpu)
         return kim_fail(KIM_ERR_ARGUMENT, "kim_kernels_time: an argument is NULL or 0, or nothing "
                                           "was checked before");
-    return kernel_time(kernels->current, seconds, samples, most);
+    return kernel_time(kernels->current, seconds, samples, most, cpu);
 }

@@ -57,7 +57,7 @@ typedef struct kim_kernel_result {
     const char *way;          // that a product went; "": it is none
     double flop;              // operations of one run; a multiplication with an addition is two
     double bytes;             // that one run has to move, at least
-    kim_peak arithmetic;      // the peak that bounds its operations; where that is 0, KIM_PEAK_FP32
+    kim_peak arithmetic;      // the peak that bounds its operations
     double registers, spills; // see kim_gpu_params.statistics; not a number: not known
 } kim_kernel_result;
 
@@ -73,8 +73,10 @@ KIM_API kim_err kim_kernels_check(kim_kernels *kernels, uint32_t index, kim_kern
 //
 // seconds: [*samples] of one run each
 // samples: in: at most so many, and what fits into `most` seconds; out: how many there are
+// cpu:     this process's processor time for one run, the mean: on a CPU driver that of its work, a
+//          better measure than the clock where other programs run too
 KIM_API kim_err kim_kernels_time(kim_kernels *kernels, double *seconds, uint32_t *samples,
-                                 double most);
+                                 double most, double *cpu);
 
 #ifdef __cplusplus
 }

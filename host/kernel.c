@@ -133,6 +133,17 @@ static kim_err restore(kernel *k)
     return move(k, true);
 }
 
+// Of one copy after the other.
+static kim_err record(kernel *k, uint32_t times)
+{
+    kim_err err = KIM_OK;
+    k->recorded = times;
+    for (uint32_t i = 0; i < times; i++)
+        TRY(k->class->record(k, i % k->copies));
+error:
+    return err;
+}
+
 kim_err kernel_create(kernel **out, kim_gpu *gpu, const kernel_params *p)
 {
     kim_err err = KIM_OK;
@@ -159,7 +170,7 @@ kim_err kernel_create(kernel **out, kim_gpu *gpu, const kernel_params *p)
     for (uint32_t i = 0; i < k->device.n_blocks; i++)
         memcpy(k->before + block_start(k, i), block_data(k, i), k->device.blocks[i].bytes);
     TRY(move(k, true));
-    TRY(k->class->record(k, 0));
+    TRY(record(k, 1));
     *out = k;
     return KIM_OK;
 error:
@@ -197,14 +208,20 @@ void kernel_destroy(kernel **kp)
 
 // ------------------------------------------------------------------------------------ checking
 
+static double share(double error, double bound)
+{
+    return bound > 0 ? error / bound : 0;
+}
+
 void kernel_compare(kernel *k, const char *part, uint64_t at, double got, double want, double bound)
 {
     kernel_error *const worst = &k->worst;
     const double error = fabs(got - want);
     const bool right = error <= bound;
-    if (!worst->right && (right || !isnan(error)))
-        return; // the first that is no number, else the first that is wrong, is told
-    if (right && error * worst->bound <= worst->error * bound && worst->where[0])
+    // the first that is no number, else the first that is wrong, else the nearest to it is told
+    if (!worst->right && (right || !isnan(error) || isnan(worst->error)))
+        return;
+    if (right && worst->where[0] && share(error, bound) <= share(worst->error, worst->bound))
         return;
     worst->right = right;
     worst->error = error;
@@ -250,6 +267,10 @@ kim_err kernel_check(kernel *k, kernel_error *out)
     kim_err err = KIM_OK;
     if (k->ran)
         TRY(restore(k));
+    if (k->recorded > 1) { // for times
+        TRY(stream_reset(k->st));
+        TRY(record(k, 1));
+    }
     k->worst = (kernel_error){ .right = true };
     k->ran = true;
     TRY(stream_submit(k->st));
@@ -335,7 +356,7 @@ static uint32_t repeats_of(const kernel *k, double seconds, uint32_t copies)
     return k->class->moves_on ? (uint32_t)fmin(n, SAMPLE_DRAWS) : (uint32_t)fmin(n, MOST_REPEATS);
 }
 
-kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most)
+kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most, double *cpu)
 {
     kim_err err = KIM_OK;
     double once;
@@ -346,16 +367,16 @@ kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most)
     TRY(stream_reset(k->st));
     TRY(make_copies(k, wanted < repeats ? wanted : repeats));
     TRY(stream_reset(k->st));
-    for (uint32_t i = 0; i < repeats; i++)
-        TRY(k->class->record(k, i % k->copies));
+    TRY(record(k, repeats));
     TRY(run(k, &once));
-    const double start = clock_seconds();
+    const double start = clock_seconds(), cpu_start = clock_cpu_seconds();
     uint32_t done = 0;
     do {
         TRY(run(k, &seconds[done]));
         seconds[done++] /= repeats;
     } while (done < *n && clock_seconds() - start < most);
     *n = done;
+    *cpu = (clock_cpu_seconds() - cpu_start) / done / repeats;
 error:
     return err;
 }

@@ -76,7 +76,9 @@ kim_err kernel_check(kernel *k, kernel_error *out);
 // caches hold, as far as there is memory. Short ones are run often for one sample.
 //
 // seconds: [*n] of one run each; *n: out: as many as could be had in `most` seconds, at least one
-kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most);
+// cpu:     this process's processor time for one run, the mean; of a CPU driver its work, of others
+//          that of handing it in
+kim_err kernel_time(kernel *k, double *seconds, uint32_t *n, double most, double *cpu);
 
 // Of one run: operations (2 for a multiplication with an addition), and bytes that it cannot do
 // without.

@@ -49,8 +49,9 @@ struct kernel {
     uint8_t *weights;       // as a file has them
     uint32_t distinct;      // see weight_row_at
 
-    matmul_way way; // of a product
-    bool ran;       // and the inputs may have changed
+    uint32_t recorded; // how often it is in the stream
+    matmul_way way;    // of a product
+    bool ran;          // and the inputs may have changed
     double flop, bytes;
     kernel_error worst;
 };
@@ -62,9 +63,9 @@ kim_err kernel_place_floats(kernel *k, uint64_t n);
 // Places the matrix of k->p, whose blocks k->weights has.
 kim_err kernel_place_matrix(const kernel *k, linear *l, pool *p);
 
-// What the host sees of a span, and saw before the run.
-void *kernel_data(const kernel *k, uint32_t span);
-const void *kernel_before(const kernel *k, uint32_t span);
+// What the host sees of spans[i], and saw before the run.
+void *kernel_data(const kernel *k, uint32_t i);
+const void *kernel_before(const kernel *k, uint32_t i);
 
 void kernel_compare(kernel *k, const char *part, uint64_t at, double got, double want,
                     double bound);

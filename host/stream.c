@@ -95,7 +95,7 @@ kim_err stream_create(stream **out, kim_gpu *gpu)
     stream *st = calloc(1, sizeof *st);
     REQUIRE_MEMORY(st);
     st->gpu = gpu;
-    stream_set_section(st, "", UINT32_MAX);
+    stream_set_section(st, "other", UINT32_MAX);
     const VkCommandPoolCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
         .queueFamilyIndex = gpu->queue_family,
@@ -138,7 +138,7 @@ kim_err stream_reset(stream *st)
     TRY(stream_wait(st));
     st->n_commands = st->n_pending = st->joinable = st->n_barriers = st->n_dispatches = 0;
     st->encoded = false;
-    stream_set_section(st, "", UINT32_MAX);
+    stream_set_section(st, "other", UINT32_MAX);
 error:
     return err;
 }
@@ -386,7 +386,7 @@ error:
     return err;
 }
 
-// Whether the label of the section changes from one piece to the next; of none: it does.
+// Whether two pieces are of one section.
 static bool same_section(const stream *st, uint32_t a, uint32_t b)
 {
     const command *c = &st->commands[st->pieces[a].command];
@@ -716,7 +716,8 @@ static void tell(const stream *st, uint64_t run, uint32_t submit, uint32_t index
         e.barrier.before = use_of(before);
         e.barrier.now = use_of(&c->accesses[c->waits_to]);
     }
-    st->gpu->trace(st->gpu->trace_user, &e);
+    if (st->gpu->trace) // the callback itself may have ended the trace
+        st->gpu->trace(st->gpu->trace_user, &e);
 }
 
 // Tells of the commands that ended with submit 0, which is that number of the run.

@@ -43,7 +43,7 @@ typedef struct kim_trace_event {
     uint32_t command; // 0, 1, ... of the run, in order
     uint32_t submit;  // 0, 1, ... of the run; that in which the command ended
     kim_trace_kind kind;
-    const char *section;    // the part of the run: "layer"; "": none was named
+    const char *section;    // the part of the run: "layer"; "other": none was named
     uint32_t section_index; // of "layer", from 0; UINT32_MAX: it has no number
     kim_operation operation;
     uint32_t groups[3]; // workgroups of a dispatch
@@ -74,7 +74,7 @@ typedef void (*kim_trace_fn)(void *user, const kim_trace_event *event);
 
 // Traces what is run from now on, by all sessions and models of the gpu. Every submit is then
 // waited for, so it is slower, but what is measured is the device's own time.
-// Not thread-safe: nothing else uses the gpu meanwhile.
+// Not thread-safe: nothing else uses the gpu meanwhile. The callback may end the trace.
 //
 // trace: NULL: no more
 KIM_API void kim_gpu_set_trace(kim_gpu *gpu, kim_trace_fn trace, void *user);

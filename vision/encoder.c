@@ -279,6 +279,7 @@ static kim_err load_projection(const loader *l)
     }
     e->project.sources[0].data = turned;
     TRY(upload_linear(l->to, &e->project));
+    TRY(uploader_finish(l->to)); // while `turned` is there
 error:
     if (l->to)
         e->project.sources[0].data = NULL;

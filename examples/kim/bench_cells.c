@@ -11,6 +11,10 @@ static const struct peak {
 } peak_names[KIM_PEAK_COUNT] = {
     [KIM_PEAK_COPY] = { "copy", "peak_copy_gbs", "GB/s" },
     [KIM_PEAK_FP32] = { "fp32", "peak_fp32_gflops", "GFLOP/s" },
+    [KIM_PEAK_FP16] = { "fp16", "peak_fp16_gflops", "GFLOP/s" },
+    [KIM_PEAK_INT8_DOT] = { "int8 dot products", "peak_dot_gflops", "GOP/s" },
+    [KIM_PEAK_HALF_MATRIX] = { "fp16 matrices", "peak_half_gflops", "GFLOP/s" },
+    [KIM_PEAK_INT8_MATRIX] = { "int8 matrices", "peak_int8_gflops", "GOP/s" },
 };
 
 static const char *build_text(void)
@@ -40,7 +44,7 @@ void cells_text(cells *c, const char *key, const char *text)
 void cells_peaks(cells *c, const double *peaks)
 {
     for (int i = 0; i < KIM_PEAK_COUNT; i++)
-        cells_number(c, peak_names[i].key, peaks[i] * 1e-9);
+        cells_number(c, peak_names[i].key, peaks[i] > 0 ? peaks[i] * 1e-9 : NAN);
 }
 
 void cells_device(cells *c, const kim_gpu *gpu)
@@ -108,8 +112,9 @@ void print_peaks(const double *peaks)
     char text[32];
     printf("measured peaks:");
     for (int i = 0; i < KIM_PEAK_COUNT; i++)
-        printf("%s %s %s %s", i ? "," : "", peak_names[i].name,
-               figure(peaks[i] * 1e-9, 1, "", text), peak_names[i].unit);
+        if (peaks[i] != 0) // of what the device does not have nothing is said
+            printf("%s %s %s %s", i ? "," : "", peak_names[i].name,
+                   figure(peaks[i] * 1e-9, 1, "", text), peak_names[i].unit);
     putchar('\n');
 }
 

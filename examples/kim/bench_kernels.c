@@ -14,7 +14,7 @@
 
 static struct {
     char *op, *type, *size, *columns, *way, *format;
-    int repeats;
+    int repeats, tune;
 } options = { .repeats = 10 };
 
 static struct poptOption table[] = {
@@ -33,6 +33,9 @@ static struct poptOption table[] = {
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
       "measured samples of each kernel, at most: after 3 s of them it is the next one's turn (10)",
       "N" },
+    { "tune", '\0', POPT_ARG_NONE, &options.tune, 0,
+      "measures which variants are fastest here, keeps that, and shows what was tried; no kernels",
+      NULL },
     { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv, json or html (md)", "FORMAT" },
     INCLUDE_OPTIONS(report_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
@@ -45,7 +48,7 @@ typedef struct kernel_row {
     kim_kernel_result result;
     double *samples; // [n] seconds of one run each
     uint32_t n;
-    double avg, stddev, clock_mhz;
+    double avg, stddev, cpu, clock_mhz;
     bool compute; // bound by arithmetic, not by memory
     double share; // of the peak that bounds it
 } kernel_row;
@@ -77,8 +80,8 @@ static kim_err measure_peaks(kernels_bench *b)
 static void rate(const kernels_bench *b, kernel_row *r)
 {
     const kim_kernel_result *k = &r->result;
-    const double arithmetic = b->peaks[b->peaks[k->arithmetic] > 0 ? k->arithmetic : KIM_PEAK_FP32];
-    const double moving = k->bytes / b->peaks[KIM_PEAK_COPY], computing = k->flop / arithmetic;
+    const double moving = k->bytes / b->peaks[KIM_PEAK_COPY];
+    const double computing = k->flop / b->peaks[k->arithmetic];
     r->compute = computing > moving;
     r->share = fmax(moving, computing) / r->avg;
 }
@@ -87,7 +90,7 @@ static kim_err measure(const kernels_bench *b, uint32_t index, kernel_row *r)
 {
     double joules;
     *r = (kernel_row){ .info = kim_kernels_at(b->list, index), .n = (uint32_t)options.repeats };
-    r->avg = r->stddev = r->clock_mhz = r->share = NAN;
+    r->avg = r->stddev = r->cpu = r->clock_mhz = r->share = NAN;
     kim_err err = kim_kernels_check(b->list, index, &r->result);
     if (err || !r->result.right) {
         r->n = 0;
@@ -95,7 +98,7 @@ static kim_err measure(const kernels_bench *b, uint32_t index, kernel_row *r)
     }
     r->samples = checked(malloc(r->n * sizeof *r->samples));
     sensors_begin(b->sensors);
-    err = kim_kernels_time(b->list, r->samples, &r->n, MOST_SECONDS);
+    err = kim_kernels_time(b->list, r->samples, &r->n, MOST_SECONDS, &r->cpu);
     sensors_end(b->sensors, &joules, &r->clock_mhz);
     if (err)
         return err;
@@ -126,6 +129,7 @@ static void fill_cells(const kernels_bench *b, const kernel_row *r, cells *c)
     cells_number(c, "error_bound", k->bound);
     cells_number(c, "avg_s", r->avg);
     cells_number(c, "stddev_s", r->stddev);
+    cells_number(c, "cpu_s", r->cpu);
     cells_number(c, "flop", k->flop);
     cells_number(c, "bytes", k->bytes);
     cells_number(c, "gflops", k->flop / r->avg * 1e-9);
@@ -149,24 +153,27 @@ static void print_head(const kernels_bench *b)
     }
     printf("%u kernels of %s, at most %d samples or %d s each\n\n", kim_kernels_count(b->list),
            b->size, options.repeats, MOST_SECONDS);
-    printf("| %-14s | %-6s | %-20s | %6s | %6s | %7s | %-5s | %9s | %6s | %8s | %9s | %7s | %-7s | "
-           "%9s | %6s | %6s |\n",
-           "op", "type", "what", "rows", "width", "columns", "way", "time", "+-", "GB/s", "GFLOP/s",
-           "of peak", "of", "registers", "spills", "error");
-    printf("| -------------- | ------ | -------------------- | -----: | -----: | ------: | ----- | "
-           "--------: | -----: | -------: | --------: | ------: | ------- | --------: | -----: | "
-           "-----: |\n");
+    printf("| %-14s | %-6s | %-20s | %6s | %6s | %7s | %-5s | %9s | %6s | %9s | %8s | %9s | %7s | "
+           "%-7s | %9s | %6s | %5s |\n",
+           "op", "type", "what", "rows", "width", "columns", "way", "time", "+-", "cpu", "GB/s",
+           "GFLOP/s", "of peak", "of", "registers", "spills", "error");
+    printf(
+        "| -------------- | ------ | -------------------- | -----: | -----: | ------: | ----- | "
+        "--------: | -----: | --------: | -------: | --------: | ------: | ------- | --------: | "
+        "-----: | ----: |\n");
 }
 
 static void print_md(const kernel_row *r)
 {
     const kim_kernel_result *k = &r->result;
-    char time[32], spread[32], bytes[32], flop[32], share[32], registers[32], spills[32], error[32];
-    printf("| %-14s | %-6s | %-20s | %6u | %6u | %7u | %-5s | %9s | %6s | %8s | %9s | %7s | %-7s | "
-           "%9s | %6s | %6s |\n",
+    char time[32], spread[32], cpu[32], bytes[32], flop[32], share[32], registers[32], spills[32],
+        error[32];
+    printf("| %-14s | %-6s | %-20s | %6u | %6u | %7u | %-5s | %9s | %6s | %9s | %8s | %9s | %7s | "
+           "%-7s | %9s | %6s | %5s |\n",
            r->info->op, r->info->type, r->info->label, r->info->rows, r->info->width,
            r->info->columns, k->way, isnan(r->avg) ? "n/a" : format_seconds(r->avg, time),
            figure(r->stddev / r->avg * 100, 1, "%", spread),
+           isnan(r->cpu) ? "n/a" : format_seconds(r->cpu, cpu),
            figure(k->bytes / r->avg * 1e-9, 2, "", bytes),
            figure(k->flop / r->avg * 1e-9, 2, "", flop), figure(r->share * 100, 0, "%", share),
            isnan(r->share) ? ""
@@ -202,7 +209,8 @@ static void print_notes(const kernels_bench *b)
 {
     puts(
         "\nTimes are the device's, of one run; weights, keys and values come from memory, not from "
-        "caches.\n\"of peak\": of the measured peak that bounds it, moving bytes or computing. "
+        "caches;\ncpu is the processor time of this process, on a CPU driver that of the "
+        "work.\n\"of peak\": of the measured peak that bounds it, moving bytes or computing. "
         "\"error\": the worst\noutput's, beside plain C, of what it may be.\n");
     print_peaks(b->peaks);
     print_device(b->o.gpu);
@@ -316,6 +324,8 @@ int bench_kernels(int argc, const char **argv)
         status = report_check(b.format, "kernel");
     if (status != STATUS_OK)
         return status;
+    if (options.tune)
+        return bench_tune(b.format);
     b.json = checked(cJSON_CreateArray());
     status = open_bench(&b, &columns);
     if (status == STATUS_OK)

@@ -159,6 +159,23 @@ int report_print(cJSON *rows, bench_format format)
 
 // --------------------------------------------------------------------------------------- command
 
+// The rows of a further file, which has to be of the same device: there is one roofline.
+static bool add_rows(cJSON *rows, const char *path)
+{
+    cJSON *added = read_rows(path, NULL), *row;
+    if (!added)
+        return false;
+    const char *device = row_text(added->child, "device_uuid");
+    const bool same = strcmp(device, row_text(rows->child, "device_uuid")) == 0;
+    if (!same)
+        fail("%s is of another device than the first file: %s, not %s", path,
+             row_text(added->child, "device"), row_text(rows->child, "device"));
+    while (same && (row = cJSON_DetachItemFromArray(added, 0)))
+        cJSON_AddItemToArray(rows, row);
+    cJSON_Delete(added);
+    return same;
+}
+
 int command_report(int argc, const char **argv)
 {
     static char *name;
@@ -195,14 +212,10 @@ int command_report(int argc, const char **argv)
         return status;
     cJSON *rows = read_rows(path, NULL);
     for (char **next = more; rows && next && *next; next++) {
-        cJSON *added = read_rows(*next, NULL), *row;
-        while (added && (row = cJSON_DetachItemFromArray(added, 0)))
-            cJSON_AddItemToArray(rows, row);
-        if (!added) {
+        if (!add_rows(rows, *next)) {
             cJSON_Delete(rows);
             rows = NULL;
         }
-        cJSON_Delete(added);
     }
     return rows ? report_print(rows, format) : STATUS_FAILED;
 }

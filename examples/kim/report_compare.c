@@ -57,9 +57,10 @@ static samples samples_of(const cJSON *row)
         sum += item->valuedouble;
         s.count++;
     }
+    if (s.count)
+        s.mean = sum / s.count;
     if (s.count < 2)
         return s;
-    s.mean = sum / s.count;
     cJSON_ArrayForEach(item, list) squares +=
         (item->valuedouble - s.mean) * (item->valuedouble - s.mean);
     s.deviation = sqrt(squares / (s.count - 1));

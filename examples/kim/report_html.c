@@ -17,7 +17,7 @@ static const char style[] =
     "--c8:#a8bf4a;--c9:#777b84}}\n"
     "*{box-sizing:border-box}\n"
     "body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}\n"
-    "main{max-width:1120px;margin:0 auto;padding:28px 20px 60px}\n"
+    "main{max-width:1240px;margin:0 auto;padding:28px 20px 60px}\n"
     "h1{font-size:26px;margin:0 0 4px;letter-spacing:-.01em}\n"
     "h2{font-size:18px;margin:36px 0 10px}\n"
     "h3{font-size:15px;margin:22px 0 6px}\n"
@@ -74,7 +74,7 @@ typedef struct column {
     const char *title, *key;
     const char *deviation; // key of what stands behind a ±
     double scale;
-    int decimals;
+    int decimals; // -1: two digits, however small it is
     const char *unit, *help;
 } column;
 
@@ -101,7 +101,7 @@ static const column kernel_columns[] = {
     { "of peak", "share_of_peak", NULL, 100, 0, "%", "of the roof above it" },
     { "registers", "registers", NULL, 1, 0, "", "as the driver says" },
     { "spills", "spills", NULL, 1, 0, "", "as the driver says" },
-    { "error", "error", NULL, 1, 7, "", "largest, against the reference" },
+    { "error", "error", NULL, 1, -1, "", "largest, against the reference" },
 };
 
 // Whether one of the rows of the kind has the figure.
@@ -120,7 +120,11 @@ static void add_figure(strbuf *out, const cJSON *row, const column *c)
         strbuf_printf(out, "<td data-v=\"\" class=\"dim\">n/a</td>");
         return;
     }
-    strbuf_printf(out, "<td data-v=\"%g\">%.*f", value, c->decimals, value);
+    strbuf_printf(out, "<td data-v=\"%g\">", value);
+    if (c->decimals < 0)
+        strbuf_printf(out, "%.2g", value);
+    else
+        strbuf_printf(out, "%.*f", c->decimals, value);
     if (c->deviation && !isnan(row_number(row, c->deviation)))
         strbuf_printf(out, " <span class=\"dim\">\u00b1 %.*f</span>", c->decimals,
                       row_number(row, c->deviation) * c->scale);
@@ -173,16 +177,20 @@ static bool has_kind(const cJSON *rows, bool kernels)
     return false;
 }
 
-static void add_results(const cJSON *rows, strbuf *out)
+static void add_tests(const cJSON *rows, strbuf *out)
 {
-    if (has_kind(rows, false)) {
-        strbuf_printf(out, "<h2>Tests</h2>\n");
-        add_rows(rows, false, model_columns, sizeof model_columns / sizeof *model_columns, out);
-    }
-    if (has_kind(rows, true)) {
-        strbuf_printf(out, "<h2>Kernels</h2>\n");
-        add_rows(rows, true, kernel_columns, sizeof kernel_columns / sizeof *kernel_columns, out);
-    }
+    if (!has_kind(rows, false))
+        return;
+    strbuf_printf(out, "<h2>Tests</h2>\n");
+    add_rows(rows, false, model_columns, sizeof model_columns / sizeof *model_columns, out);
+}
+
+static void add_kernels(const cJSON *rows, strbuf *out)
+{
+    if (!has_kind(rows, true))
+        return;
+    strbuf_printf(out, "<h2>Kernels</h2>\n");
+    add_rows(rows, true, kernel_columns, sizeof kernel_columns / sizeof *kernel_columns, out);
 }
 
 static void add_comparison(const cJSON *rows, strbuf *out)
@@ -206,7 +214,7 @@ static void add_comparison(const cJSON *rows, strbuf *out)
             { .key = "old", .deviation = "old_stddev", .scale = kernel ? 1e6 : 1, 2, unit, "" },
             { .key = "new", .deviation = "new_stddev", .scale = kernel ? 1e6 : 1, 2, unit, "" },
             { .key = "ratio", .scale = 1, 3, "", "" },
-            { .key = "p", .scale = 1, 4, "", "" },
+            { .key = "p", .scale = 1, -1, "", "" },
         };
         strbuf name = { 0 };
         row_name(row, &name);
@@ -247,7 +255,8 @@ static void add_peaks(const cJSON *row, strbuf *out)
     {
         int n = 0, end = 0;
         char what[32];
-        if (!cJSON_IsNumber(item) || strncmp(item->string, "peak_", 5) != 0)
+        if (!cJSON_IsNumber(item) || !(item->valuedouble > 0) ||
+            strncmp(item->string, "peak_", 5) != 0)
             continue;
         if (sscanf(item->string, "peak_%31[a-z0-9]_%n", what, &n) != 1 || !n)
             continue;
@@ -328,9 +337,10 @@ static void add_traces(const cJSON *rows, const spot *spots, uint32_t n, const p
         if (!cJSON_GetArraySize(trace))
             continue;
         if (!any) {
-            strbuf_printf(out, "<h2>Time on the device, layer by layer</h2>\n<p>A step of each "
-                               "test, run once more with a time stamp after each command: the last "
-                               "batch of a prompt, the last token of an answer.</p>\n");
+            strbuf_printf(
+                out, "<h2>Time on the device, layer by layer</h2>\n<p>A step of each "
+                     "test, run once more with a time stamp after each command: the last "
+                     "batch of a prompt, the last token of an answer, all of the pictures.</p>\n");
             plot_legend(colours, out);
         }
         any = true;
@@ -360,10 +370,11 @@ void report_html(const cJSON *rows, strbuf *out)
     strbuf_printf(out, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n<h1>%s</h1>\n",
                   style, title);
     add_facts(rows, out);
-    add_results(rows, out);
-    add_comparison(rows, out);
+    add_tests(rows, out);
     plot_roofline(rows, spots, n, colours, out);
     add_traces(rows, spots, n, colours, out);
+    add_kernels(rows, out);
+    add_comparison(rows, out);
     strbuf_printf(out, "</main>\n<script>\n//<![CDATA[\n%s//]]>\n</script>\n</body>\n</html>\n",
                   script);
     palette_destroy(colours);

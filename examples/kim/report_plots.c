@@ -394,8 +394,8 @@ void plot_roofline(const cJSON *rows, const spot *spots, uint32_t count, const p
                   "<h2>Roofline</h2>\n<p>What each operation reaches, and what this device "
                   "could reach at best: below the slope it waits for memory, below a flat roof "
                   "for arithmetic. Bytes count each tensor once; caches may hold some of them, "
-                  "so a mark can be above the slope. The area of a mark is its share of the "
-                  "step.</p>\n");
+                  "so a mark can be above the slope. Of a step, the area of a mark grows "
+                  "with its share of the time.</p>\n");
     if (isnan(row_number(rows->child, "peak_copy_gbs")))
         strbuf_printf(out,
                       "<p>The peaks of this device were not measured: there is no roof.</p>\n");
@@ -409,7 +409,7 @@ void plot_roofline(const cJSON *rows, const spot *spots, uint32_t count, const p
     add_roofs(&p, rows->child, out);
     for (uint32_t i = 0; i < count; i++)
         if (can_be_shown(&spots[i]))
-            add_spot(&p, &spots[i], spots[i].row_index,
+            add_spot(&p, &spots[i], row_is_kernel(spots[i].row) ? 0 : spots[i].row_index,
                      colour_of(colours, operation_of(spots[i].first)), out);
     add_names(&p, spots, count, out);
     strbuf_printf(out, "</svg></figure>\n");
@@ -418,7 +418,7 @@ void plot_roofline(const cJSON *rows, const spot *spots, uint32_t count, const p
 // ----------------------------------------------------------------------------------- layer by
 // layer
 
-enum { BAR = 17, STEP = 21, NAMES = 120, FIGURES = 90 };
+enum { BAR = 17, STEP = 21, NAMES = 120, FIGURES = 110 };
 
 // A part of a bar. Returns where it ends.
 static double add_part(double x, double y, double width, uint32_t colour, const strbuf *title,
@@ -495,20 +495,66 @@ static void add_total(const cJSON *trace, const palette *colours, double total, 
                   format_seconds(total, time));
 }
 
+// What the bar that begins with the event takes.
+static double bar_seconds(const cJSON *event, const cJSON *first)
+{
+    double sum = 0;
+    do {
+        sum += seconds_of(event);
+        event = event->next;
+    } while (event && !begins(event, first));
+    return sum;
+}
+
+// The bars have the scale of the longest layer. What is no layer may be longer by far: "output".
+static bool sets_scale(const cJSON *event)
+{
+    const char *section = row_text(event, "section");
+    const size_t n = strlen(section);
+    return n && section[n - 1] >= '0' && section[n - 1] <= '9';
+}
+
+// The bar that begins with the event. scale: seconds of a whole one. Returns what follows it.
+static const cJSON *add_bar(const cJSON *event, const cJSON *first, const palette *colours,
+                            double scale, double total, int y, strbuf *out)
+{
+    const double seconds = bar_seconds(event, first);
+    const bool longer = seconds > scale * 1.000001;
+    char time[32];
+    double x = NAMES;
+    strbuf_printf(out, "<text class=\"dim\" x=\"%d\" y=\"%d\" text-anchor=\"end\">", NAMES - 10,
+                  y + 13);
+    html_text(out, row_text(event, "section"));
+    strbuf_printf(out, "</text>\n");
+    do {
+        strbuf title = { 0 };
+        describe(event, &title);
+        x = add_part(x, y,
+                     seconds_of(event) / (longer ? seconds : scale) * (WIDTH - NAMES - FIGURES),
+                     colour_of(colours, operation_of(event)), &title, seconds_of(event),
+                     seconds_of(event) / total, out);
+        strbuf_free(&title);
+        event = event->next;
+    } while (event && !begins(event, first));
+    strbuf_printf(out, "<text class=\"dim\" x=\"%.1f\" y=\"%d\">%s%s</text>\n", x + 8, y + 13,
+                  format_seconds(seconds, time), longer ? ", cut" : "");
+    return event;
+}
+
 void plot_layers(const cJSON *trace, const palette *colours, strbuf *out)
 {
-    double total = 0, most = 0, bar = 0, x = NAMES;
-    int bars = 0, y = STEP;
+    double total = 0, layer = 0, most = 0;
+    int bars = 0, y = STEP + 8;
     const cJSON *event;
     cJSON_ArrayForEach(event, trace)
     {
-        if (begins(event, trace->child)) {
-            bars++;
-            bar = 0;
-        }
-        bar += seconds_of(event);
-        most = fmax(most, bar);
         total += seconds_of(event);
+        if (!begins(event, trace->child))
+            continue;
+        bars++;
+        most = fmax(most, bar_seconds(event, trace->child));
+        if (sets_scale(event))
+            layer = fmax(layer, bar_seconds(event, trace->child));
     }
     if (!(total > 0)) {
         strbuf_printf(out, "<p>This device has no time stamps.</p>\n");
@@ -519,29 +565,7 @@ void plot_layers(const cJSON *trace, const palette *colours, strbuf *out)
                   "aria-label=\"time of each layer\">\n",
                   WIDTH, STEP * (bars + 1) + 8);
     add_total(trace, colours, total, out);
-    cJSON_ArrayForEach(event, trace)
-    {
-        if (begins(event, trace->child)) {
-            bar = 0;
-            x = NAMES;
-            y += event == trace->child ? 8 : STEP;
-            strbuf_printf(out, "<text class=\"dim\" x=\"%d\" y=\"%d\" text-anchor=\"end\">",
-                          NAMES - 10, y + 13);
-            html_text(out, row_text(event, "section"));
-            strbuf_printf(out, "</text>\n");
-        }
-        const double seconds = seconds_of(event);
-        strbuf title = { 0 };
-        char time[32];
-        bar += seconds;
-        describe(event, &title);
-        x = add_part(x, y, seconds / most * (WIDTH - NAMES - FIGURES),
-                     colour_of(colours, operation_of(event)), &title, seconds, seconds / total,
-                     out);
-        strbuf_free(&title);
-        if (!event->next || begins(event->next, trace->child))
-            strbuf_printf(out, "<text class=\"dim\" x=\"%.1f\" y=\"%d\">%s</text>\n", x + 8, y + 13,
-                          format_seconds(bar, time));
-    }
+    for (event = trace->child; event; y += STEP)
+        event = add_bar(event, trace->child, colours, layer > 0 ? layer : most, total, y, out);
     strbuf_printf(out, "</svg></figure>\n");
 }
