@@ -88,6 +88,48 @@ static kim_err list_one_way(const kim_gpu *gpu, kv_type kv, pipeline_key **keys,
     return ops_list_pipelines(gpu, &needs, keys, count);
 }
 
+// Adds those that are not there yet.
+static kim_err add_keys(pipeline_key **keys, uint32_t *count, const pipeline_key *some, uint32_t n)
+{
+    kim_err err = KIM_OK;
+    pipeline_key *all = realloc(*keys, (*count + n) * sizeof *all);
+    REQUIRE_MEMORY(all);
+    *keys = all;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t j = 0;
+        while (j < *count && memcmp(&all[j], &some[i], sizeof *all))
+            j++;
+        if (j == *count)
+            all[(*count)++] = some[i];
+    }
+error:
+    return err;
+}
+
+// What tuning.h may choose besides, for weights of two types: the shapes are the same for all.
+static kim_err list_shapes(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
+{
+    kim_err err = KIM_OK;
+    pipeline_key *some = NULL;
+    uint32_t types = 0, n;
+    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
+        if (weight_types[i].ggml == 8 || weight_types[i].ggml == 12) // Q8_0, Q4_K
+            types |= 1u << i;
+    for (uint32_t i = 1; i < FEW_SHAPES || i < TILE_SHAPES; i++) {
+        gpu->few_shape = i < FEW_SHAPES ? i : 0;
+        gpu->tile_shape = i < TILE_SHAPES ? i : 0;
+        const ops_needs needs = { .matmul = types, .matmul_norm = types, .rows = 64 };
+        TRY(ops_list_pipelines(gpu, &needs, &some, &n));
+        TRY(add_keys(keys, count, some, n));
+        free(some);
+        some = NULL;
+    }
+error:
+    gpu->few_shape = gpu->tile_shape = 0;
+    free(some);
+    return err;
+}
+
 // Of every way that products of many columns can go, and both types of K and V; each pipeline once.
 static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
@@ -100,18 +142,11 @@ static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
             continue;
         TRY(matmul_way_set(gpu, way));
         TRY(list_one_way(gpu, i % KV_TYPES, &some, &n));
-        pipeline_key *all = realloc(*keys, (*count + n) * sizeof *all);
-        REQUIRE_MEMORY(all);
-        *keys = all;
-        for (uint32_t k = 0; k < n; k++) {
-            uint32_t j = 0;
-            while (j < *count && memcmp(&all[j], &some[k], sizeof *all))
-                j++;
-            if (j == *count)
-                all[(*count)++] = some[k];
-        }
+        TRY(add_keys(keys, count, some, n));
         free(some);
         some = NULL;
+        if (i % KV_TYPES == 0)
+            TRY(list_shapes(gpu, keys, count));
     }
 error:
     free(some);
