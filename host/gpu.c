@@ -8,6 +8,7 @@
 #include "matmul_ways.h"
 #include "pacing.h"
 #include "pipeline.h"
+#include "tuning.h"
 
 #include "shaders/kim_shared.h"
 
@@ -285,8 +286,9 @@ error:
     return err;
 }
 
-// Addresses where the device has them; the table on Intel, whose compiler spends 20 to 30% fewer
-// cycles on it, and where the loader of old lavapipe makes addresses several times slower.
+// Before it is measured: addresses where the device has them; the table on Intel, whose compiler
+// spends 20 to 30% fewer cycles on it, and where the loader of old lavapipe makes addresses several
+// times slower.
 static bool choose_address(const kim_gpu *g, kim_memory_mode wanted)
 {
     const bool intel = g->info.vendor_id == 0x8086;
@@ -332,17 +334,13 @@ error:
     return err;
 }
 
-kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
+kim_err gpu_open(kim_gpu **out, const kim_gpu_params *params, kim_memory_mode mode)
 {
     kim_err err = KIM_OK;
-    kim_gpu *g = NULL;
-    if (!out)
-        FAIL(KIM_ERR_ARGUMENT, "kim_gpu_create: out is NULL");
-    *out = NULL;
-    g = calloc(1, sizeof *g);
+    kim_gpu *g = calloc(1, sizeof *g);
     REQUIRE_MEMORY(g);
-    if (params)
-        g->params = *params;
+    g->params = *params;
+    g->params.memory_mode = mode;
     pthread_mutex_init(&g->lock, NULL);
     TRY(vulkan_load());
     TRY(vulkan_instance_create(&g->instance, g->params.validation));
@@ -361,6 +359,15 @@ kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
 error:
     kim_gpu_destroy(&g);
     return err;
+}
+
+kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
+{
+    const kim_gpu_params defaults = { 0 };
+    if (!out)
+        return kim_fail(KIM_ERR_ARGUMENT, "kim_gpu_create: out is NULL");
+    *out = NULL;
+    return tuning_open(out, params ? params : &defaults);
 }
 
 void kim_gpu_destroy(kim_gpu **gpu)

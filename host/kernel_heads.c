@@ -52,7 +52,7 @@ static kim_err place_heads(kernel *k)
     TRY(kernel_place_floats(k, CONTROL_ROW(p->columns, 0)));
     TRY(kernel_place(k, cache));
     TRY(kernel_place(k, cache));
-    TRY(kernel_place(k, attention_partial_bytes(s, p->cache_rows)));
+    TRY(kernel_place(k, attention_partial_bytes(s, p->cache_rows, 1)));
     TRY(kernel_place_floats(k, (uint64_t)p->columns * s->heads * s->head));
     TRY(kernel_place_floats(k, s->head));
     TRY(kernel_place_floats(k, s->head));

@@ -131,7 +131,7 @@ static void attention_case(ops_run *run, const heads_case *p)
     const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
     const kv_cache cache = place_cache(&c, p);
     const span control = case_place_floats(&c, CONTROL_ROW(p->rows, 0));
-    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
+    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows, 1));
     const span y = case_place_floats(&c, (uint64_t)p->rows * s->heads * s->head);
     case_commit(&c);
     fill_control(p, case_data(&control));
@@ -384,7 +384,7 @@ static void attention_rope_case(ops_run *run, const heads_case *p)
     case_begin(&c, run, "attention with rope %u:%u heads of %u, window %d of %u, at %u", s->heads,
                s->kv_heads, s->head, (int)p->window, p->cache_rows, p->position);
     place_rope(&c, p, &t, CONTROL_ROW(1, 0));
-    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
+    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows, 1));
     const span y = case_place_floats(&c, (uint64_t)s->heads * s->head);
     case_commit(&c);
     fill_rope(p, &t, 0.7);

@@ -211,6 +211,240 @@ static void sample_case(ops_run *run, const sample_setup *s)
     case_end(&c);
 }
 
+// ------------------------------------------------------------------------------------ drafts
+
+// What a draw from a row by the host is, given the drafts before it: the id, or that of a stop.
+static int32_t draw_on_host(kim_sampler *s, const sample_tensors *t, uint32_t row, uint32_t stride)
+{
+    const float *x = case_data(&t->logits);
+    int32_t id;
+    MUST(sampler_draw(s, x + row * stride, t->vocab, case_data(&t->history), PROMPT + row, &id,
+                      NULL));
+    return id;
+}
+
+// A step of several rows: the first `right` drafts are what is drawn, the next one is not, and
+// those after it are again, which must not count. stop: the row whose token is a stop; none: rows
+static void drafts_case(ops_run *run, const kim_sampling *params, uint32_t rows, uint32_t right,
+                        uint32_t stop)
+{
+    enum { VOCAB = 4099, STRIDE = VOCAB + 5, MOST_ROWS = 8 };
+    ops_case c;
+    sample_tensors t = { .vocab = VOCAB, .position = PROMPT - 1 };
+    case_begin(&c, run, "sample %u rows, %u right, stop %u, %s", rows, right, stop,
+               params->greedy ? "greedy" : "drawn");
+    t.logits = case_place_floats(&c, rows * STRIDE);
+    t.control = case_place_floats(&c, CONTROL_ROW(MOST_ROWS + 1, 0));
+    t.history = case_place_floats(&c, PROMPT + MOST_ROWS);
+    t.sampling = case_place(&c, sizeof(struct sampling_block));
+    t.scratch = case_place(&c, rows * sample_scratch_bytes(VOCAB));
+    t.results = case_place_floats(&c, SAMPLE_SLOTS * 4);
+    case_commit(&c);
+    memset(case_data(&t.scratch), 0, t.scratch.bytes);
+    float *x = case_data(&t.logits);
+    for (uint32_t r = 0; r < rows; r++) {
+        fill_logits(x + r * STRIDE, VOCAB, LOGITS_NORMAL);
+        for (uint32_t i = VOCAB; i < STRIDE; i++)
+            x[r * STRIDE + i] = 1e30f; // never drawn
+    }
+    start(&t, 0);
+    uint32_t *control = case_data(&t.control);
+    int32_t *history = case_data(&t.history);
+    struct sampling_block *block = case_data(&t.sampling);
+    kim_sampler *s;
+    MUST(kim_sampler_create(&s, params));
+    const uint32_t first = SAMPLE_DRAWS - 2; // the random numbers begin anew within the step
+    control[CONTROL_STEP] = first;
+    sampler_fill_block(s, block, first, SAMPLE_DRAWS);
+    int32_t drawn[MOST_ROWS];
+    for (uint32_t r = 0; r < rows; r++) {
+        drawn[r] = draw_on_host(s, &t, r, STRIDE);
+        const bool wrong = r == right;
+        history[PROMPT + r] = wrong ? (drawn[r] + 1) % VOCAB : drawn[r];
+        if (r + 1 < rows) {
+            control[CONTROL_ROW(r + 1, CONTROL_ROW_TOKEN)] = (uint32_t)history[PROMPT + r];
+            control[CONTROL_ROW(r + 1, CONTROL_ROW_AHEAD)] = 0;
+        } else {
+            history[PROMPT + r] = -1;
+        }
+    }
+    block->n_stops = 2;
+    block->stops[0] = VOCAB;
+    block->stops[1] = stop < rows ? (uint32_t)drawn[stop] : VOCAB;
+    const bool stopped = stop <= right && stop < rows;
+    const uint32_t taken = stopped ? stop + 1 : right < rows - 1 ? right + 1 : rows;
+    MUST(op_sample(run->st, &(sample_params){
+                                .logits = &t.logits,
+                                .control = &t.control,
+                                .history = &t.history,
+                                .sampling = &t.sampling,
+                                .scratch = &t.scratch,
+                                .results = &t.results,
+                                .vocab = VOCAB,
+                                .rows = rows,
+                                .greedy = params->greedy,
+                            }));
+    case_run(&c);
+    const uint32_t *results = case_data(&t.results);
+    for (uint32_t i = 0; i < SAMPLE_SLOTS; i++) {
+        const uint32_t n = (i + SAMPLE_SLOTS - first % SAMPLE_SLOTS) % SAMPLE_SLOTS;
+        const uint32_t *result = results + i * 4;
+        if (n >= taken) {
+            case_check(&c, "other results", i, result[SAMPLE_RESULT_MARK], UINT32_MAX, 0);
+            continue;
+        }
+        const uint32_t status = n + 1 < taken ? SAMPLE_AGREED : stopped ? SAMPLE_STOP : SAMPLE_OK;
+        const double logprob =
+            (double)x[n * STRIDE + (uint32_t)drawn[n]] - reference_log_sum(x + n * STRIDE, VOCAB);
+        float got;
+        memcpy(&got, &result[SAMPLE_RESULT_LOGPROB], sizeof got);
+        case_check(&c, "id", n, result[SAMPLE_RESULT_ID], drawn[n], 0);
+        case_check(&c, "mark", n, result[SAMPLE_RESULT_MARK], first + n + 1, 0);
+        case_check(&c, "status", n, result[SAMPLE_RESULT_STATUS], status, 0);
+        case_check(&c, "logprob", n, (double)got, logprob, 2e-5 + 4 * ULP * fabs(logprob));
+        case_check(&c, "history", n, history[PROMPT + n], drawn[n], 0);
+    }
+    case_check(&c, "position", 0, control[CONTROL_POSITION], t.position + taken, 0);
+    case_check(&c, "step", 0, control[CONTROL_STEP], first + taken, 0);
+    case_check(&c, "stopped", 0, control[CONTROL_STOPPED], stopped, 0);
+    case_check(&c, "token", 0, control[CONTROL_ROW(0, CONTROL_ROW_TOKEN)], drawn[taken - 1], 0);
+    kim_sampler_destroy(&s);
+    case_end(&c);
+}
+
+// Pearson's statistic of counts against softmax(logits).
+static double chi_square(const uint32_t *counts, const float *logits, uint32_t vocab)
+{
+    const double log_sum = reference_log_sum(logits, vocab);
+    double all = 0, statistic = 0;
+    for (uint32_t i = 0; i < vocab; i++)
+        all += counts[i];
+    for (uint32_t i = 0; i < vocab; i++) {
+        const double expected = all * exp((double)logits[i] - log_sum);
+        statistic += (counts[i] - expected) * (counts[i] - expected) / expected;
+    }
+    return statistic;
+}
+
+// A draft, right or wrong, leaves the distributions of the first token and, where the first is as
+// the draft, of the second what they are: thousands of steps of two rows. Had both rows the same
+// random number, or had a right draft a chance of its own to be taken, the statistics would be
+// hundreds; of seven degrees of freedom they are above 40 once in a million times.
+static void distribution_case(ops_run *run)
+{
+    enum { VOCAB = 8, STEPS = SAMPLE_DRAWS / 2, RUNS = 100, DRAFT = 3 };
+    static const float logits[2][VOCAB] = {
+        { 0.5f, -0.3f, 0.1f, 1.6f, 0, -0.8f, 0.7f, 0.2f },
+        { -0.2f, 0.9f, 0.4f, 0.3f, -0.6f, 0, 1.1f, -0.1f },
+    };
+    uint32_t counts[2][VOCAB] = { { 0 } };
+    ops_case c;
+    sample_tensors t = { .vocab = VOCAB, .position = PROMPT - 1 };
+    case_begin(&c, run, "sample the distribution");
+    t.logits = case_place_floats(&c, 2 * VOCAB);
+    t.control = case_place_floats(&c, CONTROL_ROW(3, 0));
+    t.history = case_place_floats(&c, PROMPT + 2 * STEPS);
+    t.sampling = case_place(&c, sizeof(struct sampling_block));
+    t.scratch = case_place(&c, 2 * sample_scratch_bytes(VOCAB));
+    t.results = case_place_floats(&c, SAMPLE_SLOTS * 4);
+    case_commit(&c);
+    memset(case_data(&t.scratch), 0, t.scratch.bytes);
+    memcpy(case_data(&t.logits), logits, sizeof logits);
+    uint32_t *control = case_data(&t.control);
+    const uint32_t *results = case_data(&t.results);
+    kim_sampler *s;
+    MUST(kim_sampler_create(&s, &(kim_sampling){ .seed = 11, .top_k = UINT32_MAX, .top_p = 1 }));
+    for (uint32_t i = 0; i < STEPS; i++)
+        MUST(op_sample(run->st, &(sample_params){
+                                    .logits = &t.logits,
+                                    .control = &t.control,
+                                    .history = &t.history,
+                                    .sampling = &t.sampling,
+                                    .scratch = &t.scratch,
+                                    .results = &t.results,
+                                    .vocab = VOCAB,
+                                    .rows = 2,
+                                }));
+    for (uint32_t r = 0; r < RUNS; r++) {
+        start(&t, 0);
+        control[CONTROL_ROW(1, CONTROL_ROW_TOKEN)] = DRAFT;
+        sampler_fill_block(s, case_data(&t.sampling), 0, SAMPLE_DRAWS);
+        case_run(&c);
+        sampler_consume(s, control[CONTROL_STEP]);
+        bool second = false;
+        for (uint32_t i = 0; i < control[CONTROL_STEP]; i++) {
+            counts[second][results[i * 4 + SAMPLE_RESULT_ID] % VOCAB]++;
+            second = results[i * 4 + SAMPLE_RESULT_STATUS] == SAMPLE_AGREED;
+        }
+    }
+    case_check(&c, "chi-square of the first", 0, chi_square(counts[0], logits[0], VOCAB), 0, 40);
+    case_check(&c, "chi-square of the second", 0, chi_square(counts[1], logits[1], VOCAB), 0, 40);
+    case_check(&c, "seconds", 0, counts[0][DRAFT],
+               counts[1][0] + counts[1][1] + counts[1][2] + counts[1][3] + counts[1][4] +
+                   counts[1][5] + counts[1][6] + counts[1][7],
+               0);
+    if (getenv("KIM_TEST_VERBOSE"))
+        printf("%s: %.1f, %.1f, %u drafts right\n", c.name, chi_square(counts[0], logits[0], VOCAB),
+               chi_square(counts[1], logits[1], VOCAB), counts[0][DRAFT]);
+    kim_sampler_destroy(&s);
+    case_end(&c);
+}
+
+static void propose_case(ops_run *run, uint32_t drafts, uint32_t from_position)
+{
+    enum { ROOM = 40, POSITION = 11 };
+    ops_case c;
+    case_begin(&c, run, "propose %u drafts from %u", drafts, from_position);
+    const span from_control = case_place_floats(&c, CONTROL_ROWS);
+    const span from_history = case_place_floats(&c, ROOM);
+    const span control = case_place_floats(&c, CONTROL_ROW(9, 0));
+    const span history = case_place_floats(&c, ROOM);
+    case_commit(&c);
+    uint32_t *to = case_data(&control), *ids = case_data(&from_history);
+    for (uint32_t i = 0; i < ROOM; i++)
+        ids[i] = 1000 + i;
+    ((uint32_t *)case_data(&from_control))[CONTROL_POSITION] = from_position;
+    to[CONTROL_POSITION] = POSITION;
+    MUST(op_propose(run->st, &(propose_params){ .from_control = &from_control,
+                                                .from_history = &from_history,
+                                                .control = &control,
+                                                .history = &history,
+                                                .drafts = drafts }));
+    case_run(&c);
+    const uint32_t *got = case_data(&history);
+    for (uint32_t i = 0; i < ROOM; i++) {
+        const bool new = i > POSITION &&i <= POSITION + drafts;
+        case_check(&c, "history", i, got[i],
+                   new ? 1000 + from_position - drafts + i - POSITION : UINT32_MAX, 0);
+    }
+    for (uint32_t r = 0; r < 9; r++) {
+        const bool new = r >= 1 && r <= drafts;
+        case_check(&c, "token", r, to[CONTROL_ROW(r, CONTROL_ROW_TOKEN)],
+                   new ? 1000 + from_position - drafts + r : UINT32_MAX, 0);
+        case_check(&c, "ahead", r, to[CONTROL_ROW(r, CONTROL_ROW_AHEAD)], new ? 0 : UINT32_MAX, 0);
+    }
+    case_check(&c, "position", 0, to[CONTROL_POSITION], POSITION, 0);
+    case_end(&c);
+}
+
+static void cases_drafts(ops_run *run)
+{
+    // few candidates, whose weights are far from any random number's border
+    const kim_sampling greedy = { .greedy = true };
+    const kim_sampling drawn = { .seed = 5, .top_k = 20, .repeat_penalty = 1.5f };
+    for (uint32_t right = 0; right < 8; right++) {
+        drafts_case(run, &greedy, 8, right, 8);
+        drafts_case(run, &drawn, 8, right, 8);
+        drafts_case(run, &drawn, 8, 7, right);
+    }
+    drafts_case(run, &greedy, 2, 0, 2);
+    drafts_case(run, &greedy, 2, 1, 0);
+    drafts_case(run, &drawn, 3, 1, 2); // the stop is beyond the wrong draft
+    distribution_case(run);
+    for (uint32_t n = 1; n < 8; n += 3)
+        propose_case(run, n, 17 + n);
+}
+
 // ----------------------------------------------------------------------------------- the end
 
 // Three steps, of which the first ends with a stop token, or with nothing that can be drawn: the
@@ -319,6 +553,7 @@ void cases_sample(ops_run *run)
         sample_case(run, &small[i]);
     for (uint32_t i = 0; i < sizeof large / sizeof *large - run->quick; i++)
         sample_case(run, &large[i]);
+    cases_drafts(run);
     for (uint32_t status = SAMPLE_STOP; status <= SAMPLE_NOTHING; status++)
         for (uint32_t greedy = 0; greedy < 2; greedy++) {
             end_case(run, 9, status, greedy);

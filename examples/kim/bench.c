@@ -9,11 +9,11 @@
 #include <string.h>
 
 static struct {
-    char *prompts, *gens, *depths, **pairs;
-    int n_images, sessions, repeats;
+    char *prompts, *gens, *depths, **pairs, *sessions;
+    int n_images, repeats;
     char *format;
     int trace;
-} options = { .sessions = 1, .repeats = 5 };
+} options = { .repeats = 5 };
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
@@ -28,7 +28,8 @@ static struct poptOption table[] = {
       "tokens that are there before each test (0)", "N,..." },
     { "images", 'i', POPT_ARG_INT, &options.n_images, 0,
       "pictures encoded at once, where the model sees (0: no such test)", "N" },
-    { "sessions", 'b', POPT_ARG_INT, &options.sessions, 0, "sessions decoded together (1)", "N" },
+    { "sessions", 'b', POPT_ARG_STRING, &options.sessions, 0,
+      "sessions decoded together, each with the tokens of the test (1)", "N,..." },
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
       "measured runs of each test, after one that is not counted (5)", "N" },
     { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv, json or html (md)", "FORMAT" },
@@ -68,7 +69,7 @@ int bench_read_values(const char *option, const char *text, const char *otherwis
 }
 
 typedef struct tests {
-    bench_values prompts, gens, depths;
+    bench_values prompts, gens, depths, sessions;
     bench_values pairs[BENCH_MOST_VALUES]; // of two each
     uint32_t n_pairs;
 } tests;
@@ -80,6 +81,11 @@ static int read_tests(tests *t)
         status = bench_read_values("-n", options.gens, "128", &t->gens);
     if (status == STATUS_OK)
         status = bench_read_values("-d", options.depths, "0", &t->depths);
+    if (status == STATUS_OK)
+        status = bench_read_values("-b", options.sessions, "1", &t->sessions);
+    for (uint32_t i = 0; status == STATUS_OK && i < t->sessions.count; i++)
+        if (!option_in_range("-b", (int)t->sessions.list[i], 1, BENCH_MOST_SESSIONS))
+            return STATUS_USAGE;
     for (char **pair = options.pairs; status == STATUS_OK && pair && *pair; pair++) {
         bench_values *v = &t->pairs[t->n_pairs++];
         status = bench_read_values("-pg", *pair, NULL, v);
@@ -101,21 +107,29 @@ static void add_row(bench *b, bench_row row)
     b->rows[b->n_rows++] = row;
 }
 
+// All tests of a depth.
+static void list_rows_of(bench *b, const tests *t, uint32_t depth, uint32_t sessions)
+{
+    for (uint32_t i = 0; i < t->prompts.count; i++)
+        add_row(b, (bench_row){
+                       .n_prompt = t->prompts.list[i], .n_depth = depth, .n_sessions = sessions });
+    for (uint32_t i = 0; i < t->gens.count; i++)
+        add_row(b,
+                (bench_row){ .n_gen = t->gens.list[i], .n_depth = depth, .n_sessions = sessions });
+    for (uint32_t i = 0; i < t->n_pairs; i++)
+        add_row(b, (bench_row){ .n_prompt = t->pairs[i].list[0],
+                                .n_gen = t->pairs[i].list[1],
+                                .n_depth = depth,
+                                .n_sessions = sessions });
+}
+
 // In the order of llama-bench: all tests of a depth, then those of the next.
 static void list_rows(bench *b, const tests *t)
 {
-    for (uint32_t d = 0; d < t->depths.count; d++) {
-        const uint32_t depth = t->depths.list[d];
-        for (uint32_t i = 0; i < t->prompts.count; i++)
-            add_row(b, (bench_row){ .n_prompt = t->prompts.list[i], .n_depth = depth });
-        for (uint32_t i = 0; i < t->gens.count; i++)
-            add_row(b, (bench_row){ .n_gen = t->gens.list[i], .n_depth = depth });
-        for (uint32_t i = 0; i < t->n_pairs; i++)
-            add_row(b, (bench_row){ .n_prompt = t->pairs[i].list[0],
-                                    .n_gen = t->pairs[i].list[1],
-                                    .n_depth = depth });
-    }
-    add_row(b, (bench_row){ .n_images = (uint32_t)options.n_images });
+    for (uint32_t s = 0; s < t->sessions.count; s++)
+        for (uint32_t d = 0; d < t->depths.count; d++)
+            list_rows_of(b, t, t->depths.list[d], t->sessions.list[s]);
+    add_row(b, (bench_row){ .n_images = (uint32_t)options.n_images, .n_sessions = 1 });
 }
 
 static uint32_t most_positions(const bench *b)
@@ -132,10 +146,6 @@ static uint32_t most_positions(const bench *b)
 
 static int check_options(bench_format *format)
 {
-    if (options.sessions != 1)
-        return fail_usage("-b is %d; sessions decoded together are not in this version, it can "
-                          "only be 1",
-                          options.sessions);
     if (!option_in_range("-i", options.n_images, 0, 1 << 12) ||
         !option_in_range("-r", options.repeats, 1, 10000))
         return STATUS_USAGE;

@@ -14,7 +14,7 @@
 
 static struct {
     char *op, *type, *size, *columns, *way, *format;
-    int repeats;
+    int repeats, tune;
 } options = { .repeats = 10 };
 
 static struct poptOption table[] = {
@@ -33,6 +33,9 @@ static struct poptOption table[] = {
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
       "measured samples of each kernel, at most: after 3 s of them it is the next one's turn (10)",
       "N" },
+    { "tune", '\0', POPT_ARG_NONE, &options.tune, 0,
+      "measures which variants are fastest here, keeps that, and shows what was tried; no kernels",
+      NULL },
     { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv, json or html (md)", "FORMAT" },
     INCLUDE_OPTIONS(report_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
@@ -321,6 +324,8 @@ int bench_kernels(int argc, const char **argv)
         status = report_check(b.format, "kernel");
     if (status != STATUS_OK)
         return status;
+    if (options.tune)
+        return bench_tune(b.format);
     b.json = checked(cJSON_CreateArray());
     status = open_bench(&b, &columns);
     if (status == STATUS_OK)

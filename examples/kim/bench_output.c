@@ -18,10 +18,12 @@ static void add_row(cells *c, const bench_row *r)
     cells_number(c, "n_gen", r->n_gen);
     cells_number(c, "n_images", r->n_images);
     cells_number(c, "n_depth", r->n_depth);
+    cells_number(c, "n_sessions", r->n_sessions);
     cells_number(c, "avg_ns", r->avg_ns);
     cells_number(c, "stddev_ns", r->stddev_ns);
     cells_number(c, "avg_ts", r->avg_ts);
     cells_number(c, "stddev_ts", r->stddev_ts);
+    cells_number(c, "avg_ts_session", r->avg_ts_session);
     cells_number(c, "ttft_ms", r->ttft_ms);
     cells_number(c, "bandwidth_gbs", r->bandwidth_gbs);
     cells_number(c, "copy_share", r->copy_share);
@@ -96,6 +98,7 @@ static void print_table(const bench *b)
         int decimals;
         const char *unit;
     } columns[] = {
+        { "each t/s", offsetof(bench_row, avg_ts_session), 1, 2, "" },
         { "first token ms", offsetof(bench_row, ttft_ms), 1, 1, "" },
         { "GB/s", offsetof(bench_row, bandwidth_gbs), 1, 1, "" },
         { "of copy", offsetof(bench_row, copy_share), 100, 0, "%" },
@@ -141,9 +144,11 @@ static void print_table(const bench *b)
 static void print_notes(const bench *b)
 {
     char bytes[32], text[32];
-    puts("\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
-         "a\n"
-         "step: one token, or a batch of the prompt. Of pictures, tokens are soft tokens.");
+    puts(
+        "\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
+        "a\n"
+        "step: one token of each session, or a batch of a prompt; t/s is that of all sessions, of\n"
+        "which there are N in a test \"x N\". Of pictures, tokens are soft tokens.");
     printf("\nload: open %.3f s (%s), %u pipelines %.3f s, upload %.3f s", b->load.open_seconds,
            format_bytes(b->info.file_bytes, bytes), b->made.pipelines, b->made.pipeline_seconds,
            b->load.upload_seconds);
