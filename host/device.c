@@ -302,8 +302,10 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->float16 = f12.shaderFloat16;
     info->int8 = f12.shaderInt8;
     info->integer_dot_product = dot.shaderIntegerDotProduct;
-    // the shaders of cooperative matrices are of Vulkan's memory model
-    info->cooperative_matrix = matrix.cooperativeMatrix && f12.vulkanMemoryModel;
+    // the shaders of cooperative matrices are of Vulkan's memory model; where that is on, others'
+    // atomics need its device scope
+    info->cooperative_matrix =
+        matrix.cooperativeMatrix && f12.vulkanMemoryModel && f12.vulkanMemoryModelDeviceScope;
     if (info->cooperative_matrix)
         describe_matrices(physical, info);
     info->cooperative_matrix_nv = has_extension(&list, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);

@@ -116,6 +116,7 @@ static void list_features(const kim_gpu *g, device_features *f)
             .shaderFloat16 = g->info.float16,
             .shaderInt8 = int8,
             .vulkanMemoryModel = half || int8,
+            .vulkanMemoryModelDeviceScope = half || int8,
         },
         .all = {
             .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
