@@ -20,8 +20,8 @@ static bool has(const kim_gpu *g, matmul_way way)
 static bool attention_fits(const kim_matrix_shape *s)
 {
     return ATTENTION_TILE_KEYS % s->rows == 0 && ATTENTION_TILE_KEYS % s->columns == 0 &&
-           ATTENTION_TILE_KEYS % s->depth == 0 && s->columns % 8 == 0 && s->depth % 8 == 0 &&
-           s->rows * s->columns <= 256;
+           ATTENTION_TILE_KEYS % s->depth == 0 && s->columns % 8 == 0 && s->columns <= 16 &&
+           s->depth % 8 == 0 && s->rows * s->columns <= 256;
 }
 
 void matmul_ways_find(kim_gpu *g)

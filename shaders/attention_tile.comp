@@ -30,7 +30,7 @@ layout(local_size_x_id = SPEC_WORKGROUP) in;
 layout(constant_id = SPEC_A) const uint HEAD = 64;    // a multiple of 4
 layout(constant_id = SPEC_B) const uint QUERIES = 32; // a multiple of M
 layout(constant_id = SPEC_C) const uint GROUP = 4;    // at most QUERIES
-layout(constant_id = SPEC_D) const uint DEPTH = 64;   // a multiple of N and K
+layout(constant_id = SPEC_D) const uint DEPTH = 64;   // a multiple of K, and of N * WORKERS
 layout(constant_id = SPEC_E) const uint M = 16;       // the device's, see matmul_ways.h
 layout(constant_id = SPEC_F) const uint N = 16;
 layout(constant_id = SPEC_G) const uint K = 16;
@@ -51,8 +51,8 @@ const uint PAD = N > K ? N : K;
 const uint PADDED = (HEAD + PAD - 1) / PAD * PAD;
 const uint SLICES = (PADDED + DEPTH - 1) / DEPTH;
 const uint DEEP = QUERIES / M;
-const uint SCORES = DEEP * (KEYS / N) / WORKERS;         // matrices of the scores of a subgroup
-const uint WIDE = (DEPTH / N + WORKERS - 1) / WORKERS;   // of the sums' columns, in a slice
+const uint SCORES = DEEP * (KEYS / N) / WORKERS; // matrices of the scores of a subgroup
+const uint WIDE = DEPTH / N / WORKERS;           // of the sums' columns, in a slice
 const float NONE = -1e30; // below any score, and finite
 
 #define MATRIX_LEFT coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA>
@@ -257,11 +257,11 @@ void weigh(uint query, uint part, uint first_key, float scale, uvec2 keys, inout
     }
 }
 
-// Whether there is a w-th column of sums of this subgroup in a slice; if so, its first dimension.
-bool column_of(uint slice, uint w, out uint column)
+// The first dimension, in a slice, of the w-th column of sums of this subgroup. Beyond HEAD there are
+// zeros: nobody would be done sooner without them.
+uint column_of(uint w)
 {
-    column = (w * WORKERS + gl_SubgroupID) * N;
-    return column < min(DEPTH, PADDED - slice * DEPTH);
+    return (w * WORKERS + gl_SubgroupID) * N;
 }
 
 void multiply_values(uint head, uint first_key)
@@ -279,20 +279,18 @@ void multiply_values(uint head, uint first_key)
                     sum[n * DEEP + i] *= correct;
             }
         [[unroll]] for (uint w = 0; w < WIDE; w++) {
-            uint column;
-            if (column_of(slice, w, column))
-                [[unroll]] for (uint k = 0; k < KEYS / K; k++) {
-                    MATRIX_RIGHT values;
-                    coopMatLoad(values, stage, k * K * STAGE_STRIDE + column / 4, STAGE_STRIDE,
+            [[unroll]] for (uint k = 0; k < KEYS / K; k++) {
+                MATRIX_RIGHT values;
+                coopMatLoad(values, stage, k * K * STAGE_STRIDE + column_of(w) / 4, STAGE_STRIDE,
+                            gl_CooperativeMatrixLayoutRowMajor);
+                [[unroll]] for (uint i = 0; i < DEEP; i++) {
+                    MATRIX_LEFT weights;
+                    coopMatLoad(weights, scores, i * M * SCORE_STRIDE + k * K / 2, SCORE_STRIDE,
                                 gl_CooperativeMatrixLayoutRowMajor);
-                    [[unroll]] for (uint i = 0; i < DEEP; i++) {
-                        MATRIX_LEFT weights;
-                        coopMatLoad(weights, scores, i * M * SCORE_STRIDE + k * K / 2, SCORE_STRIDE,
-                                    gl_CooperativeMatrixLayoutRowMajor);
-                        const uint n = (slice * WIDE + w) * DEEP + i;
-                        sum[n] = coopMatMulAdd(weights, values, sum[n]);
-                    }
+                    const uint n = (slice * WIDE + w) * DEEP + i;
+                    sum[n] = coopMatMulAdd(weights, values, sum[n]);
                 }
+            }
         }
     }
 }
@@ -301,27 +299,21 @@ void multiply_values(uint head, uint first_key)
 void store_sums(uint first_row, uint last_row, uint first_head)
 {
     const uint from = gl_SubgroupID * M * N;
-    [[unroll]] for (uint slice = 0; slice < SLICES; slice++)
-        [[unroll]] for (uint w = 0; w < WIDE; w++) {
-            uint column;
-            if (column_of(slice, w, column))
-                [[unroll]] for (uint i = 0; i < DEEP; i++) {
-                    coopMatStore(sum[(slice * WIDE + w) * DEEP + i], scores, from, N,
-                                 gl_CooperativeMatrixLayoutRowMajor);
-                    subgroupBarrier();
-                    for (uint e = gl_SubgroupInvocationID * 2; e < M * N; e += SUBGROUP * 2) {
-                        const uint query = i * M + e / N, row = first_row + query / GROUP;
-                        const uint d = slice * DEPTH + column + e % N;
-                        const uint head = y_row(row) * a.heads + first_head + query % GROUP;
-                        if (d < HEAD && query < TOKENS * GROUP && row <= last_row)
-                            store_f32x2(a.y, (head * HEAD + d) * 4,
-                                        vec2(uintBitsToFloat(scores[from + e]),
-                                             uintBitsToFloat(scores[from + e + 1])) *
-                                            correction[query]);
-                    }
-                    subgroupBarrier();
-                }
+    [[unroll]] for (uint n = 0; n < SLICES * WIDE * DEEP; n++) {
+        const uint first = n / DEEP / WIDE * DEPTH + column_of(n / DEEP % WIDE); // dimension
+        coopMatStore(sum[n], scores, from, N, gl_CooperativeMatrixLayoutRowMajor);
+        subgroupBarrier();
+        for (uint e = gl_SubgroupInvocationID * 2; e < M * N; e += SUBGROUP * 2) {
+            const uint query = n % DEEP * M + e / N, row = first_row + query / GROUP;
+            const uint head = y_row(row) * a.heads + first_head + query % GROUP;
+            if (first + e % N < HEAD && query < TOKENS * GROUP && row <= last_row)
+                store_f32x2(a.y, (head * HEAD + first + e % N) * 4,
+                            vec2(uintBitsToFloat(scores[from + e]),
+                                 uintBitsToFloat(scores[from + e + 1])) *
+                                correction[query]);
         }
+        subgroupBarrier();
+    }
 }
 
 void main()
