@@ -120,8 +120,11 @@ static kim_err layers(const forward *f)
     kim_err err = KIM_OK;
     const norm_params first = norm_of(f, NULL, &f->m->layers[0].norm_attention);
     TRY(op_norm(f->st, &first));
-    for (uint32_t i = 0; i < f->m->arch.layers; i++)
+    for (uint32_t i = 0; i < f->m->arch.layers; i++) {
+        stream_set_section(f->st, "layer", i);
         TRY(layer(f, i));
+    }
+    stream_set_section(f->st, "output", UINT32_MAX);
 error:
     return err;
 }
@@ -160,6 +163,7 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
 {
     kim_err err = KIM_OK;
     const forward f = { st, m, mem, rows, NULL };
+    stream_set_section(st, "embedding", UINT32_MAX);
     TRY(op_embed(st, &(embed_params){
                          .w = &m->embedding,
                          .control = &mem->control,
@@ -171,7 +175,9 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
     TRY(layers(&f));
     if (output == STEP_SCORES)
         TRY(scores(&f, scored));
-    if (output != STEP_NOTHING)
+    if (output == STEP_ROWS_ON_DEVICE)
+        TRY(logits(&f, 0, rows));
+    else if (output != STEP_NOTHING)
         TRY(logits(&f, rows - 1, 1));
     if (output == STEP_LOGITS || output == STEP_SCORES)
         TRY(stream_copy(st, &mem->logits_back, &mem->logits));

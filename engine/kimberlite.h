@@ -17,6 +17,7 @@
 
 #include "base.h"
 #include "devices.h" // kim_gpu: list devices, choose one, open it
+#include "trace.h"   // what is run on it, command by command
 
 #ifdef __cplusplus
 extern "C" {
@@ -254,6 +255,18 @@ struct kim_session_params {
     uint32_t context; // positions; 0: the smaller of the model's and 8192
     uint32_t batch;   // prompt tokens run together; 0: 512. At least a picture's soft tokens,
                       // where the model sees: they see each other
+
+    // Speculative decoding: kim_session_answer guesses some tokens ahead, and checks them in one
+    // step, which reads the weights once. The tokens are those that it would draw without, with the
+    // same seed; only that where two are as probable as each other up to rounding, the other one
+    // may come. How many are guessed follows from how often they are right and from the time that
+    // steps take; where it does not pay, there are none. The device waits for the host once for a
+    // step with guesses, else never.
+    kim_model *draft;     // a smaller model of the same vocabulary on the same gpu, which guesses;
+                          // it must outlive the session. Text only. NULL: none
+    bool lookup;          // what followed the last tokens where they stood before is a guess
+    uint32_t draft_most;  // tokens guessed for a step, at most 7, and fewer than batch; 0: 7
+    uint32_t draft_least; // at least so many, even if that is slower, where there are any; 0: none
 };
 
 // Memory on the device, exact to the byte.
@@ -261,6 +274,7 @@ typedef struct kim_plan {
     uint64_t weights;
     uint64_t kv_local, kv_global; // K and V of the session's layers
     uint64_t activations;         // everything else of one session
+    uint64_t draft;               // of kim_session_params.draft all of these, without its weights
     uint64_t vision_weights,
         vision_activations; // of the encoder; the latter once, for all sessions
     uint64_t total;
@@ -337,6 +351,9 @@ typedef struct kim_session_stats {
     uint64_t dispatches, submits, barriers;
     uint32_t decode_dispatches; // of one single-token step
     uint32_t decode_submits;
+    // With drafts, else 0: steps that drew a token or several, and of the tokens that were drafted
+    // how many were right.
+    uint64_t answer_steps, drafted, accepted;
 } kim_session_stats;
 KIM_API void kim_session_get_stats(const kim_session *session, kim_session_stats *out);
 

@@ -52,6 +52,7 @@ static kim_err place_norm(kim_model *m, const char *name, uint32_t width, span *
     const file_tensor *t;
     TRY(tensors_expect_plain(m->files.text, name, width, 1, &t));
     TRY(pool_place(&m->weights, width * 4ull, out));
+    out->name = t->name;
 error:
     return err;
 }
@@ -143,6 +144,8 @@ static kim_err place_weights(kim_model *m)
     TRY(place_norm(m, "output_norm.weight", a->hidden, &m->norm_output));
     TRY(pool_place(&m->weights, rotation_bytes(a), &m->rotation_local));
     TRY(pool_place(&m->weights, rotation_bytes(a), &m->rotation_global));
+    m->rotation_local.name = "rotation local";
+    m->rotation_global.name = "rotation global";
     for (uint32_t i = 0; i < a->layers; i++)
         TRY(place_layer(m, i));
 error:

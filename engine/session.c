@@ -3,6 +3,7 @@
 #include "session.h"
 
 #include "sampler.h"
+#include "speculative.h"
 
 #include "host/error.h"
 #include "host/ops_pipelines.h"
@@ -18,7 +19,7 @@ kim_err session_memory_zero(session_memory *mem, stream *st)
     // be what was in memory before, which could be a NaN.
     for (size_t i = 0; i < sizeof pools / sizeof pools[0]; i++)
         for (uint32_t b = 0; b < pools[i]->n_blocks; b++) {
-            const span all = { pools[i], b, 0, pools[i]->blocks[b].bytes };
+            const span all = { .pool = pools[i], .block = b, .bytes = pools[i]->blocks[b].bytes };
             TRY(stream_fill(st, &all, 0));
         }
     TRY(stream_submit(st));
@@ -80,6 +81,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     s = calloc(1, sizeof *s);
     REQUIRE_MEMORY(s);
     s->model = model;
+    s->params = p;
     s->context = p.context;
     s->batch = p.batch;
     s->tokens = malloc(p.context * sizeof *s->tokens);
@@ -93,6 +95,7 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     TRY(stream_create(&s->answer.steps[0], model->gpu));
     TRY(stream_create(&s->answer.steps[1], model->gpu));
     TRY(session_memory_zero(&s->memory, s->decode.st));
+    TRY(speculation_create(&s->speculation, model, &p));
     *out = s;
     return KIM_OK;
 error:
@@ -105,6 +108,7 @@ void kim_session_destroy(kim_session **session)
     if (!session || !*session)
         return;
     kim_session *s = *session;
+    speculation_destroy(&s->speculation);
     stream_destroy(&s->decode.st);
     stream_destroy(&s->prompt.st);
     stream_destroy(&s->answer.first);
@@ -158,6 +162,7 @@ static kim_err run_step(kim_session *s, const int32_t *tokens, uint32_t rows, st
     s->has_logits = false;
     if (s->written < s->position + rows)
         s->written = s->position + rows;
+    stream_set_position(step->st, s->position);
     TRY(stream_submit(step->st));
     TRY(stream_wait(step->st));
     memmove(s->tokens + s->position, tokens, rows * sizeof *tokens);
@@ -327,8 +332,8 @@ static kim_err copy_blocks(stream *st, pool *to, pool *from)
 {
     kim_err err = KIM_OK;
     for (uint32_t b = 0; b < from->n_blocks; b++) {
-        const span a = { to, b, 0, to->blocks[b].bytes };
-        const span c = { from, b, 0, from->blocks[b].bytes };
+        const span a = { .pool = to, .block = b, .bytes = to->blocks[b].bytes };
+        const span c = { .pool = from, .block = b, .bytes = from->blocks[b].bytes };
         TRY(stream_copy(st, &a, &c));
     }
 error:
@@ -342,9 +347,7 @@ kim_err kim_session_fork(kim_session **out, const kim_session *session)
     if (!out || !session)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_fork: out or session is NULL");
     *out = NULL;
-    TRY(kim_session_create(
-        &s, session->model,
-        &(kim_session_params){ .context = session->context, .batch = session->batch }));
+    TRY(kim_session_create(&s, session->model, &session->params));
     // the same model and parameters: the pools are laid out alike
     session_memory *from = (session_memory *)&session->memory;
     stream *st = s->prompt.st;
@@ -380,6 +383,8 @@ void kim_session_get_stats(const kim_session *session, kim_session_stats *out)
         out->submits += one.submits;
         out->barriers += one.barriers;
     }
+    if (session->speculation)
+        speculation_get_stats(session->speculation, out);
     stream_get_stats(session->answer.recorded ? session->answer.steps[0] : session->decode.st,
                      &one);
     out->decode_dispatches = one.list_dispatches;

@@ -30,7 +30,7 @@ typedef struct session_memory {
     span control;          // CONTROL_ROW(batch + 1, 0) words
     span history;          // [context + 1] tokens by position, for what draws the next
     span sampling;         // struct sampling_block
-    span sample_scratch;   // sample_scratch_bytes
+    span sample_scratch;   // [rows that are drawn from at once] sample_scratch_bytes
     span results;          // [SAMPLE_SLOTS, 4] tokens drawn
     span soft;             // [batch, hidden] rows of pictures; bytes 0 where the model sees none
     span logits_back;      // [vocab]
@@ -51,10 +51,11 @@ typedef struct session_pictures {
 
 // What a recorded stream computes after the layers.
 typedef enum step_output {
-    STEP_NOTHING,   // a part of a prompt that goes on
-    STEP_LOGITS,    // of the last token
-    STEP_SCORES,    // of all tokens, and the logits of the last
-    STEP_ON_DEVICE, // logits of the last token, which the host does not read
+    STEP_NOTHING,        // a part of a prompt that goes on
+    STEP_LOGITS,         // of the last token
+    STEP_SCORES,         // of all tokens, and the logits of the last
+    STEP_ON_DEVICE,      // logits of the last token, which the host does not read
+    STEP_ROWS_ON_DEVICE, // the same of all tokens, at most SCORE_ROWS
 } step_output;
 
 // A stream and what it was recorded for.
@@ -74,12 +75,14 @@ typedef struct answer_streams {
 
 struct kim_session {
     kim_model *model;
+    kim_session_params params; // filled in
     uint32_t context, batch;
     session_memory memory;
     step_stream decode; // one token
     step_stream prompt; // the last shape of batch
     answer_streams answer;
-    int32_t *tokens; // [context]
+    struct speculation *speculation; // NULL: no drafts
+    int32_t *tokens;                 // [context]
     session_pictures pictures;
     uint32_t position;
     uint32_t written; // one beyond the highest position whose K and V were written: positions below

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a session takes on the device: every tensor is placed before anything is allocated.
-#include "session.h"
+#include "speculative.h"
 
 #include "host/error.h"
 #include "host/matmul_ways.h"
@@ -35,7 +35,7 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
         out->batch = encoder_get_shape(m->vision)->tokens;
     if (out->batch > out->context)
         out->batch = out->context;
-    return KIM_OK;
+    return speculation_params_fill(m, out);
 }
 
 // K and V of every layer: all positions, or a ring of what the window of the oldest token of a
@@ -88,9 +88,10 @@ static kim_err place_own(session_memory *mem, const kim_model *m, const kim_sess
     REQUIRE_MEMORY(mem->kv);
     TRY(place_kv(mem, m, p));
     TRY(place_rows(&mem->upload, 1, CONTROL_ROW(p->batch + 1ull, 0), &mem->control));
+    const uint64_t scratch = sample_scratch_bytes(m->arch.vocab) * speculation_rows(p);
     TRY(place_rows(&mem->upload, 1, p->context + 1ull, &mem->history));
     TRY(pool_place(&mem->upload, sizeof(struct sampling_block), &mem->sampling));
-    TRY(pool_place(&mem->activations, sample_scratch_bytes(m->arch.vocab), &mem->sample_scratch));
+    TRY(pool_place(&mem->activations, scratch, &mem->sample_scratch));
     TRY(place_rows(&mem->readback, SAMPLE_SLOTS, 4, &mem->results));
 error:
     return err;
@@ -141,6 +142,33 @@ error:
     return err;
 }
 
+// For traces.
+static void name_tensors(session_memory *mem, uint32_t layers)
+{
+    for (uint32_t i = 0; i < layers; i++) {
+        mem->kv[i].k.name = "K cache";
+        mem->kv[i].v.name = "V cache";
+    }
+    mem->x.name = "x";
+    mem->h.name = "h";
+    mem->qkv.name = "qkv";
+    mem->attended.name = "attended";
+    mem->made.name = "made";
+    mem->gate_up.name = "gate_up";
+    mem->gated.name = "gated";
+    mem->packed.name = "packed";
+    mem->partial.name = "partial";
+    mem->counter.name = "counter";
+    mem->logits.name = "logits";
+    mem->scores.name = "scores";
+    mem->control.name = "control";
+    mem->history.name = "history";
+    mem->sampling.name = "sampling";
+    mem->sample_scratch.name = "sample scratch";
+    mem->results.name = "results";
+    mem->soft.name = "soft tokens";
+}
+
 static void init_pools(session_memory *mem, const kim_gpu *gpu)
 {
     const uint64_t limit = gpu ? pool_limit_of(gpu) : 0;
@@ -159,6 +187,7 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
     init_pools(mem, gpu);
     TRY(place_own(mem, m, p));
     TRY(place_activations(mem, m, gpu, p->batch, 1));
+    name_tensors(mem, m->arch.layers);
     return KIM_OK;
 error:
     session_memory_destroy(mem);
@@ -174,6 +203,7 @@ kim_err session_place_many(session_memory *shared, session_memory *each, uint32_
         TRY(place_own(shared, m, p));
         if (i == 0)
             TRY(place_activations(shared, m, gpu, p->batch, n));
+        name_tensors(shared, m->arch.layers);
         each[i] = *shared;
         each[i].local = each[i].global = each[i].activations = each[i].upload = each[i].readback =
             (pool){ 0 };
@@ -239,6 +269,8 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_ses
     TRY(session_params_fill(model, params, &p));
     TRY(session_place(&mem, model, gpu, &p));
     *out = session_memory_plan(&mem, mem.kv, model);
+    TRY(speculation_plan(gpu, &p, &out->draft));
+    out->total += out->draft;
 error:
     session_memory_destroy(&mem);
     return err;

@@ -92,7 +92,10 @@ kim_err linear_place(linear *l, pool *p, const matrix_source *sources, uint32_t 
         uint32_t rows = sources[i].rows, end = i + 1;
         while (end < n_sources && sources[end].type == sources[i].type)
             rows += sources[end++].rows;
+        const uint32_t parts = l->n_parts;
         TRY(add_rows(l, p, sources[i].type, first, rows));
+        for (uint32_t k = parts; k < l->n_parts; k++)
+            l->parts[k].w.name = sources[i].name; // of the first, where there are several
         first += rows;
         i = end;
     }

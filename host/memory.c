@@ -2,6 +2,8 @@
 // Device memory: pools of a few large blocks, placed first and allocated once.
 #include "memory.h"
 
+#include "labels.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,6 +136,9 @@ static kim_err block_commit(pool *p, pool_block *b)
         goto error;
     }
     VK_TRY(g->vk.vkBindBufferMemory(g->device, b->buffer, b->memory, 0));
+    const unsigned index = (unsigned)(b - p->blocks);
+    labels_name(g, VK_OBJECT_TYPE_BUFFER, (uint64_t)b->buffer, "%s %u", p->name, index);
+    labels_name(g, VK_OBJECT_TYPE_DEVICE_MEMORY, (uint64_t)b->memory, "%s %u", p->name, index);
     if (g->memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT &&
         (p->use != POOL_DEVICE || g->info.unified_memory))
         VK_TRY(g->vk.vkMapMemory(g->device, b->memory, 0, VK_WHOLE_SIZE, 0, &b->mapped));

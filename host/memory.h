@@ -42,6 +42,7 @@ typedef struct span {
     uint32_t block;
     uint32_t offset; // in the block
     uint64_t bytes;
+    const char *name; // of the tensor, for traces: as long as the pool; NULL: that of the pool
 } span;
 
 // block_limit: bytes of a block at most, 0 for GPU_BLOCK_LIMIT

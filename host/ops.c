@@ -20,6 +20,28 @@ static uint32_t product_width(const linear *w)
     return w->paired ? w->rows / 2 : w->rows;
 }
 
+// The columns of x that a product reads, and those of y that it makes: bytes.
+static uint64_t read_bytes(const matmul_params *p)
+{
+    return 4ull * p->columns * p->w->width;
+}
+
+static span_use use_of_y(const matmul_params *p, const linear_part *part, const span *y)
+{
+    const uint64_t bytes = 4ull * p->columns * (p->w->paired ? part->rows / 2 : part->rows);
+    return p->add ? CHANGES(*y, bytes) : WRITES_SOME(*y, bytes);
+}
+
+static dispatch_note matmul_note(const char *name, const matmul_params *p, const linear_part *part)
+{
+    return (dispatch_note){
+        .op = { .name = name,
+                .type = part->type->name,
+                .sizes = { { "m", part->rows }, { "k", p->w->width }, { "n", p->columns } } },
+        .flop = 2.0 * part->rows * p->w->width * p->columns,
+    };
+}
+
 // norm, counter: NULL, or what follows in the same dispatch
 static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part *part,
                           const norm_params *norm, const span *counter)
@@ -42,22 +64,24 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
         .x_stride = p->x_width,
         .y_stride = product_width(w),
     };
-    span_use accesses[8] = { READS(*p->x), READS(part->w), WRITES(y_part) };
+    span_use accesses[8] = { READS_SOME(*p->x, read_bytes(p)), READS(part->w),
+                             use_of_y(p, part, &y_part) };
     uint32_t n = 3;
     if (p->bias)
-        accesses[n++] = READS(*p->bias);
+        accesses[n++] = READS_SOME(*p->bias, 4ull * part->rows);
     if (norm) {
+        const uint64_t row = 4ull * norm->width;
         args.eps = norm->eps;
         args.residual = span_handle(norm->x);
         args.w_post = span_handle(norm->w_post);
         args.w_norm = span_handle(norm->w);
         args.h = span_handle(norm->h);
         args.counter = span_handle(counter);
-        accesses[n++] = WRITES(*norm->x);
+        accesses[n++] = CHANGES(*norm->x, row);
         accesses[n++] = READS(*norm->w_post);
         accesses[n++] = READS(*norm->w);
-        accesses[n++] = WRITES(*norm->h);
-        accesses[n++] = WRITES(*counter);
+        accesses[n++] = WRITES_SOME(*norm->h, row);
+        accesses[n++] = CHANGES(*counter, 4);
     }
     const dispatch d = {
         .key = key,
@@ -69,6 +93,7 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
         .accesses = accesses,
         .n_accesses = n,
         .joined = part != w->parts,
+        .note = matmul_note(norm ? "matmul+norms" : "matmul", p, part),
     };
     return stream_dispatch(st, &d);
 }
@@ -77,6 +102,12 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
 static uint64_t packed_scales(const matmul_params *p, matmul_way way)
 {
     return (uint64_t)divide_up(p->w->width, 32) * 32 * p->columns * (way == MATMUL_HALF ? 2 : 1);
+}
+
+static uint64_t packed_bytes(const matmul_params *p, matmul_way way)
+{
+    const uint64_t scales = way == MATMUL_HALF ? 1 : divide_up(p->w->width, 32); // of a column
+    return packed_scales(p, way) + 4 * scales * p->columns;
 }
 
 static kim_err pack(stream *st, const matmul_params *p, matmul_way way)
@@ -91,7 +122,8 @@ static kim_err pack(stream *st, const matmul_params *p, matmul_way way)
         .width = p->w->width,
         .x_stride = p->x_width,
     };
-    const span_use accesses[] = { READS(*p->x), WRITES(*p->packed) };
+    const span_use accesses[] = { READS_SOME(*p->x, read_bytes(p)),
+                                  WRITES_SOME(*p->packed, packed_bytes(p, way)) };
     const dispatch d = {
         .key = key,
         .args = &args,
@@ -101,9 +133,20 @@ static kim_err pack(stream *st, const matmul_params *p, matmul_way way)
         .work = 2.0 * p->w->width * p->columns,
         .accesses = accesses,
         .n_accesses = 2,
+        .note = { .op = { "pack",
+                          way == MATMUL_HALF ? "f16" : "int8",
+                          { { "k", p->w->width }, { "n", p->columns } } },
+                  .flop = 2.0 * p->w->width * p->columns },
     };
     return stream_dispatch(st, &d);
 }
+
+static const char *const matmul_tile_names[MATMUL_WAYS] = {
+    [MATMUL_FLOAT] = "matmul tiles float",
+    [MATMUL_DOT] = "matmul tiles dot",
+    [MATMUL_HALF] = "matmul matrices half",
+    [MATMUL_INT8] = "matmul matrices int8",
+};
 
 // joined: as in dispatch
 static kim_err matmul_tiles(stream *st, const matmul_params *p, const linear_part *part,
@@ -130,8 +173,12 @@ static kim_err matmul_tiles(stream *st, const matmul_params *p, const linear_par
         .x_stride = p->x_width,
         .y_stride = product_width(w),
     };
-    const span_use accesses[] = { READS(*x), READS(part->w), WRITES(y_part),
-                                  READS(p->bias ? *p->bias : *x) };
+    const span_use accesses[] = {
+        READS_SOME(*x, packed ? packed_bytes(p, way) : read_bytes(p)),
+        READS(part->w),
+        use_of_y(p, part, &y_part),
+        READS_SOME(p->bias ? *p->bias : *x, 4ull * part->rows),
+    };
     const dispatch d = {
         .key = key,
         .args = &args,
@@ -142,6 +189,7 @@ static kim_err matmul_tiles(stream *st, const matmul_params *p, const linear_par
         .accesses = accesses,
         .n_accesses = p->bias ? 4 : 3,
         .joined = joined,
+        .note = matmul_note(matmul_tile_names[way], p, part),
     };
     return stream_dispatch(st, &d);
 }
@@ -185,6 +233,7 @@ kim_err op_embed(stream *st, const embed_params *p)
 {
     kim_err err = KIM_OK;
     const linear *w = p->w;
+    const uint64_t rows = 4ull * p->columns * w->width;
     for (uint32_t i = 0; i < w->n_parts; i++) {
         const linear_part *part = &w->parts[i];
         const struct embed_args args = {
@@ -198,8 +247,14 @@ kim_err op_embed(stream *st, const embed_params *p)
             .width = w->width,
             .scale = p->scale,
         };
-        const span_use accesses[] = { READS(part->w), READS(*p->control), WRITES(*p->y),
-                                      READS(p->soft ? *p->soft : *p->control) };
+        const uint64_t row_bytes = weight_row_bytes(part->type, w->width);
+        const span_use accesses[] = {
+            // which part has the rows is not known: as if all had as many; no row is soft
+            READS_SOME(part->w, row_bytes * p->columns / w->n_parts),
+            READS_SOME(*p->control, 8ull * p->columns),
+            WRITES_SOME(*p->y, rows / w->n_parts),
+            READS_SOME(p->soft ? *p->soft : *p->control, 0),
+        };
         const dispatch d = {
             .key = embed_pipeline(stream_gpu(st), part->type),
             .args = &args,
@@ -209,6 +264,10 @@ kim_err op_embed(stream *st, const embed_params *p)
             .accesses = accesses,
             .n_accesses = 4,
             .joined = i > 0,
+            .note = { .op = { "embed",
+                              part->type->name,
+                              { { "width", w->width }, { "rows", p->columns } } },
+                      .flop = (double)p->columns * w->width / w->n_parts },
         };
         TRY(stream_dispatch(st, &d));
     }
@@ -229,11 +288,12 @@ kim_err op_norm(stream *st, const norm_params *p)
         .width = p->width,
         .eps = p->eps,
     };
-    span_use accesses[5] = { READS(*p->w), WRITES(*p->h), READS(*p->x) };
+    const uint64_t rows = 4ull * p->rows * p->width;
+    span_use accesses[5] = { READS(*p->w), WRITES_SOME(*p->h, rows), READS_SOME(*p->x, rows) };
     uint32_t n = 3;
     if (p->o) {
-        accesses[2] = WRITES(*p->x);
-        accesses[n++] = READS(*p->o);
+        accesses[2] = CHANGES(*p->x, rows);
+        accesses[n++] = READS_SOME(*p->o, rows);
         accesses[n++] = READS(*p->w_post);
     }
     const dispatch d = {
@@ -244,6 +304,10 @@ kim_err op_norm(stream *st, const norm_params *p)
         .work = 10.0 * p->rows * p->width,
         .accesses = accesses,
         .n_accesses = n,
+        .note = { .op = { p->o ? "norm+add+norm" : "norm",
+                          NULL,
+                          { { "width", p->width }, { "rows", p->rows } } },
+                  .flop = (p->o ? 9.0 : 4.0) * p->rows * p->width },
     };
     return stream_dispatch(st, &d);
 }
@@ -258,7 +322,9 @@ kim_err op_layer_norm(stream *st, const layer_norm_params *p)
         .width = p->width,
         .eps = p->eps,
     };
-    const span_use accesses[] = { READS(*p->x), READS(*p->w), READS(*p->b), WRITES(*p->y) };
+    const uint64_t rows = 4ull * p->rows * p->width;
+    const span_use accesses[] = { READS_SOME(*p->x, rows), READS(*p->w), READS(*p->b),
+                                  WRITES_SOME(*p->y, rows) };
     const dispatch d = {
         .key = layer_norm_pipeline(stream_gpu(st)),
         .args = &args,
@@ -267,6 +333,8 @@ kim_err op_layer_norm(stream *st, const layer_norm_params *p)
         .work = 10.0 * p->rows * p->width,
         .accesses = accesses,
         .n_accesses = 4,
+        .note = { .op = { "layer norm", NULL, { { "width", p->width }, { "rows", p->rows } } },
+                  .flop = 7.0 * p->rows * p->width },
     };
     return stream_dispatch(st, &d);
 }
@@ -310,9 +378,18 @@ kim_err op_rope(stream *st, const rope_params *p)
         .eps = p->eps,
         .q_scale = p->q_scale,
     };
+    const uint64_t row = 4ull * p->rows * s->head, stored = 2ull * p->rows * s->kv_heads * s->head;
     const span_use accesses[] = {
-        WRITES(*p->qkv),    READS(*p->w_q),      READS(*p->w_k),      READS(*p->rotation),
-        READS(*p->control), WRITES(p->cache->k), WRITES(p->cache->v),
+        { .span = *p->qkv,
+          .write = true,
+          .read = row * (s->heads + 2 * s->kv_heads),
+          .written = row * s->heads },
+        READS(*p->w_q),
+        READS(*p->w_k),
+        READS_SOME(*p->rotation, 2 * row),
+        READS_SOME(*p->control, 8ull * p->rows),
+        WRITES_SOME(p->cache->k, stored),
+        WRITES_SOME(p->cache->v, stored),
     };
     const dispatch d = {
         .key = rope_pipeline(stream_gpu(st), s->head),
@@ -322,6 +399,13 @@ kim_err op_rope(stream *st, const rope_params *p)
         .work = 10.0 * p->rows * (s->heads + 2 * s->kv_heads) * s->head,
         .accesses = accesses,
         .n_accesses = 7,
+        .note = { .op = { "rope+store",
+                          NULL,
+                          { { "heads", s->heads },
+                            { "kv", s->kv_heads },
+                            { "head", s->head },
+                            { "rows", p->rows } } },
+                  .flop = 7.0 * p->rows * (s->heads + s->kv_heads) * s->head },
     };
     return stream_dispatch(st, &d);
 }
@@ -346,7 +430,9 @@ static kim_err combine(stream *st, const attention_params *p, uint32_t splits)
         .y = span_handle(p->y),
         .splits = splits,
     };
-    const span_use accesses[] = { READS(*p->partial), WRITES(*p->y) };
+    const uint64_t values = 4ull * p->rows * s->heads;
+    const span_use accesses[] = { READS_SOME(*p->partial, values * (s->head + 2) * splits),
+                                  WRITES_SOME(*p->y, values * s->head) };
     const dispatch d = {
         .key = combine_pipeline(stream_gpu(st), s->head),
         .args = &args,
@@ -355,6 +441,13 @@ static kim_err combine(stream *st, const attention_params *p, uint32_t splits)
         .work = 2.0 * p->rows * s->heads * s->head * splits,
         .accesses = accesses,
         .n_accesses = 2,
+        .note = { .op = { "combine",
+                          NULL,
+                          { { "heads", s->heads },
+                            { "head", s->head },
+                            { "splits", splits },
+                            { "rows", p->rows } } },
+                  .flop = 2.0 * p->rows * s->heads * s->head * splits },
     };
     return stream_dispatch(st, &d);
 }
@@ -387,15 +480,24 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
         .eps = rope ? rope->eps : 0,
         .q_scale = rope ? rope->q_scale : 0,
     };
+    const uint64_t row = 4ull * p->rows * s->head, key_bytes = 2ull * s->kv_heads * s->head;
     span_use accesses[8] = {
-        READS(*p->qkv), READS(*p->control), WRITES(*to), READS(p->cache->k), READS(p->cache->v),
+        READS_SOME(*p->qkv, row * s->heads),
+        READS_SOME(*p->control, 8ull * p->rows),
+        WRITES_SOME(*to, *splits > 1 ? 4ull * p->rows * s->heads * *splits * (s->head + 2)
+                                     : row * s->heads),
+        READS_SOME(p->cache->k, 0),
+        READS_SOME(p->cache->v, 0),
     };
+    accesses[3].read_per_key = accesses[4].read_per_key = key_bytes;
     uint32_t n = 5;
     if (rope) {
+        accesses[0].read += row * 2 * s->kv_heads;
         accesses[3].write = accesses[4].write = true;
+        accesses[3].written = accesses[4].written = key_bytes * p->rows;
         accesses[n++] = READS(*rope->w_q);
         accesses[n++] = READS(*rope->w_k);
-        accesses[n++] = READS(*rope->rotation);
+        accesses[n++] = READS_SOME(*rope->rotation, 2 * row);
     }
     const dispatch d = {
         .key = key,
@@ -406,6 +508,16 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
         .work = 4.0 * p->rows * s->heads * s->head * keys,
         .accesses = accesses,
         .n_accesses = n,
+        .note = { .op = { rope ? "rope+attention" : "attention",
+                          NULL,
+                          { { "heads", s->heads },
+                            { "kv", s->kv_heads },
+                            { "head", s->head },
+                            { "rows", p->rows } } },
+                  .flop = rope ? 7.0 * p->rows * (s->heads + s->kv_heads) * s->head : 0,
+                  .flop_per_key = 4.0 * s->heads * s->head,
+                  .rows = p->rows,
+                  .window = keys },
     };
     return stream_dispatch(st, &d);
 }
@@ -468,7 +580,8 @@ kim_err op_attention_full(stream *st, const attention_full_params *p)
         .rows = p->rows,
         .scale = p->scale,
     };
-    const span_use accesses[] = { READS(*p->qkv), WRITES(*p->y) };
+    const uint64_t rows = 4ull * p->images * p->rows * p->heads * p->head;
+    const span_use accesses[] = { READS_SOME(*p->qkv, 3 * rows), WRITES_SOME(*p->y, rows) };
     const dispatch d = {
         .key = key,
         .args = &args,
@@ -478,6 +591,13 @@ kim_err op_attention_full(stream *st, const attention_full_params *p)
         .work = 4.0 * p->images * p->heads * p->rows * p->rows * p->head,
         .accesses = accesses,
         .n_accesses = 2,
+        .note = { .op = { "attention full",
+                          NULL,
+                          { { "heads", p->heads },
+                            { "head", p->head },
+                            { "rows", p->rows },
+                            { "images", p->images } } },
+                  .flop = 4.0 * p->images * p->heads * p->rows * p->rows * p->head },
     };
     return stream_dispatch(st, &d);
 }
@@ -494,7 +614,9 @@ kim_err op_average_pool(stream *st, const average_pool_params *p)
         .pool = p->pool,
         .width = p->width,
     };
-    const span_use accesses[] = { READS(*p->x), WRITES(*p->y) };
+    const uint64_t out = 4ull * p->images * tokens * p->width;
+    const span_use accesses[] = { READS_SOME(*p->x, out * p->pool * p->pool),
+                                  WRITES_SOME(*p->y, out) };
     const dispatch d = {
         .key = average_pool_pipeline(stream_gpu(st)),
         .args = &args,
@@ -503,6 +625,13 @@ kim_err op_average_pool(stream *st, const average_pool_params *p)
         .work = (double)p->images * p->side * p->side * p->width,
         .accesses = accesses,
         .n_accesses = 2,
+        .note = { .op = { "average pool",
+                          NULL,
+                          { { "side", p->side },
+                            { "pool", p->pool },
+                            { "width", p->width },
+                            { "images", p->images } } },
+                  .flop = (double)p->images * p->side * p->side * p->width },
     };
     return stream_dispatch(st, &d);
 }
@@ -515,7 +644,8 @@ kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32
         .y = span_handle(y),
         .width = width,
     };
-    const span_use accesses[] = { READS(*x), WRITES(*y) };
+    const uint64_t out = 4ull * rows * width;
+    const span_use accesses[] = { READS_SOME(*x, 2 * out), WRITES_SOME(*y, out) };
     const dispatch d = {
         .key = key,
         .args = &args,
@@ -524,6 +654,8 @@ kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32
         .work = 20.0 * rows * width,
         .accesses = accesses,
         .n_accesses = 2,
+        .note = { .op = { "geglu", NULL, { { "width", width }, { "rows", rows } } },
+                  .flop = 10.0 * rows * width },
     };
     return stream_dispatch(st, &d);
 }
@@ -539,7 +671,9 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
         .first = rows_first_tokens[1],
         .tokens = rows_first_tokens[2],
     };
-    const span_use accesses[] = { READS(*logits), READS(*control), WRITES(*scores) };
+    const uint64_t rows = rows_first_tokens[0];
+    const span_use accesses[] = { READS_SOME(*logits, 4 * rows * vocab),
+                                  READS_SOME(*control, 8 * rows), WRITES_SOME(*scores, 16 * rows) };
     const dispatch d = {
         .key = score_pipeline(),
         .args = &args,
@@ -548,6 +682,8 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
         .work = 20.0 * rows_first_tokens[0] * vocab,
         .accesses = accesses,
         .n_accesses = 3,
+        .note = { .op = { "score", NULL, { { "vocab", vocab }, { "rows", rows_first_tokens[0] } } },
+                  .flop = 4.0 * rows_first_tokens[0] * vocab },
     };
     return stream_dispatch(st, &d);
 }

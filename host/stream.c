@@ -3,16 +3,29 @@
 #include "stream.h"
 
 #include "clock.h"
+#include "labels.h"
 #include "pacing.h"
+#include "spirv.h"
 
 #include <assert.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_ACCESSES 8
+#define MAX_ACCESSES KIM_TRACE_TENSORS
 #define COPY_UNIT (1u << 20) // bytes
 
-typedef enum command_kind { COMMAND_DISPATCH, COMMAND_COPY, COMMAND_FILL } command_kind;
+typedef enum command_kind {
+    COMMAND_DISPATCH = KIM_TRACE_DISPATCH,
+    COMMAND_COPY = KIM_TRACE_COPY,
+    COMMAND_FILL = KIM_TRACE_FILL,
+} command_kind;
+
+// An access of a command.
+typedef struct use_ref {
+    uint32_t command, access;
+} use_ref;
 
 typedef struct command {
     command_kind kind;
@@ -25,7 +38,12 @@ typedef struct command {
     span_use accesses[MAX_ACCESSES]; // of a copy: written, read
     uint32_t n_accesses;
     bool joined;
-    bool barrier; // before it
+    bool barrier;      // before it
+    use_ref waits_for; // that made it necessary; UINT32_MAX: none, the validation layers want it
+    uint32_t waits_to; // own access that has to wait
+    dispatch_note note;
+    const char *section;
+    uint32_t section_index;
 } command;
 
 // Units first .. first + count - 1 of a command.
@@ -40,7 +58,7 @@ struct stream {
     uint32_t n_commands, room;
 
     // Written or read since the last barrier of the list; see `needs_barrier`.
-    span_use *pending;
+    use_ref *pending;
     uint32_t n_pending, pending_room;
     uint32_t joinable; // those before this one are not of the last command and its joined ones
     uint32_t n_barriers, n_dispatches;
@@ -62,6 +80,13 @@ struct stream {
     uint64_t value; // of the timeline when the last run is done
     bool times_pending;
     stream_stats stats;
+
+    const char *section; // of what is added
+    uint32_t section_index;
+    uint32_t position;  // of row 0, for traces
+    bool traced;        // the run at hand
+    VkQueryPool stamps; // of a traced submit: at its start and after each piece
+    uint32_t stamps_room;
 };
 
 kim_err stream_create(stream **out, kim_gpu *gpu)
@@ -70,6 +95,7 @@ kim_err stream_create(stream **out, kim_gpu *gpu)
     stream *st = calloc(1, sizeof *st);
     REQUIRE_MEMORY(st);
     st->gpu = gpu;
+    stream_set_section(st, "other", UINT32_MAX);
     const VkCommandPoolCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
         .queueFamilyIndex = gpu->queue_family,
@@ -95,6 +121,7 @@ void stream_destroy(stream **stp)
     kim_gpu *g = st->gpu;
     (void)stream_wait(st); // of a lost device: nothing runs on it any more
     g->vk.vkDestroyQueryPool(g->device, st->times, NULL);
+    g->vk.vkDestroyQueryPool(g->device, st->stamps, NULL);
     g->vk.vkDestroyCommandPool(g->device, st->pool, NULL); // and its buffers
     free(st->buffers);
     free(st->commands);
@@ -111,8 +138,20 @@ kim_err stream_reset(stream *st)
     TRY(stream_wait(st));
     st->n_commands = st->n_pending = st->joinable = st->n_barriers = st->n_dispatches = 0;
     st->encoded = false;
+    stream_set_section(st, "other", UINT32_MAX);
 error:
     return err;
+}
+
+void stream_set_section(stream *st, const char *name, uint32_t index)
+{
+    st->section = name;
+    st->section_index = index;
+}
+
+void stream_set_position(stream *st, uint32_t position)
+{
+    st->position = position;
 }
 
 static bool overlap(const span *a, const span *b)
@@ -129,16 +168,23 @@ static bool layers_want_barriers(const kim_gpu *g)
 }
 
 // A command must wait for the ones since the last barrier if it reads what one of them writes, or
-// writes what one of them reads or writes.
-static bool needs_barrier(const stream *st, const command *c)
+// writes what one of them reads or writes. Which one is told by c->waits_for.
+static bool needs_barrier(const stream *st, command *c)
 {
+    c->waits_for.command = UINT32_MAX;
     if (layers_want_barriers(st->gpu))
         return st->n_pending > 0;
     for (uint32_t i = 0; i < c->n_accesses; i++)
-        for (uint32_t j = 0; j < (c->joined ? st->joinable : st->n_pending); j++)
-            if ((c->accesses[i].write || st->pending[j].write) &&
-                overlap(&c->accesses[i].span, &st->pending[j].span))
+        for (uint32_t j = 0; j < (c->joined ? st->joinable : st->n_pending); j++) {
+            const use_ref ref = st->pending[j];
+            const span_use *before = &st->commands[ref.command].accesses[ref.access];
+            if ((c->accesses[i].write || before->write) &&
+                overlap(&c->accesses[i].span, &before->span)) {
+                c->waits_for = ref;
+                c->waits_to = i;
                 return true;
+            }
+        }
     return false;
 }
 
@@ -154,7 +200,7 @@ static kim_err add_command(stream *st, const command *c)
     }
     if (st->n_pending + c->n_accesses > st->pending_room) {
         const uint32_t room = 2 * st->pending_room + 64;
-        span_use *pending = realloc(st->pending, room * sizeof *pending);
+        use_ref *pending = realloc(st->pending, room * sizeof *pending);
         REQUIRE_MEMORY(pending);
         st->pending = pending;
         st->pending_room = room;
@@ -169,7 +215,9 @@ static kim_err add_command(stream *st, const command *c)
     command *to = &st->commands[st->n_commands++];
     *to = *c;
     to->paced.kind = kind;
-    to->barrier = needs_barrier(st, c);
+    to->section = st->section;
+    to->section_index = st->section_index;
+    to->barrier = needs_barrier(st, to);
     if (to->barrier) {
         st->n_pending = st->joinable = 0;
         st->n_barriers++;
@@ -177,7 +225,7 @@ static kim_err add_command(stream *st, const command *c)
     if (!c->joined)
         st->joinable = st->n_pending;
     for (uint32_t i = 0; i < c->n_accesses; i++)
-        st->pending[st->n_pending++] = c->accesses[i];
+        st->pending[st->n_pending++] = (use_ref){ st->n_commands - 1, i };
     st->encoded = false;
 error:
     return err;
@@ -195,7 +243,10 @@ kim_err stream_dispatch(stream *st, const dispatch *d)
                    .row = d->groups[0] },
         .n_accesses = d->n_accesses,
         .joined = d->joined,
+        .note = d->note,
     };
+    if (!c.note.op.name)
+        c.note.op.name = kim_spirv_table[d->key.variant].name;
     assert(d->args_bytes <= sizeof c.args && d->n_accesses <= MAX_ACCESSES && c.paced.units);
     memcpy(c.args, d->args, d->args_bytes);
     memcpy(c.accesses, d->accesses, d->n_accesses * sizeof *d->accesses);
@@ -219,6 +270,7 @@ kim_err stream_copy(stream *st, const span *to, const span *from)
         .paced = { .work = (double)to->bytes, .units = copy_units(to), .row = 1 },
         .accesses = { WRITES(*to), READS(*from) },
         .n_accesses = 2,
+        .note = { .op = { .name = "copy" } },
     };
     return add_command(st, &c);
 }
@@ -231,6 +283,7 @@ kim_err stream_fill(stream *st, const span *to, uint32_t word)
         .paced = { .work = (double)to->bytes, .units = copy_units(to), .row = 1 },
         .accesses = { WRITES(*to) },
         .n_accesses = 1,
+        .note = { .op = { .name = "fill" } },
     };
     return add_command(st, &c);
 }
@@ -333,6 +386,57 @@ error:
     return err;
 }
 
+// Whether two pieces are of one section.
+static bool same_section(const stream *st, uint32_t a, uint32_t b)
+{
+    const command *c = &st->commands[st->pieces[a].command];
+    const command *d = &st->commands[st->pieces[b].command];
+    return c->section == d->section && c->section_index == d->section_index;
+}
+
+static void begin_section(const stream *st, VkCommandBuffer cb, const command *c)
+{
+    char text[64];
+    if (c->section_index == UINT32_MAX)
+        snprintf(text, sizeof text, "%s", c->section);
+    else
+        snprintf(text, sizeof text, "%s %u", c->section, c->section_index);
+    labels_begin(st->gpu, cb, text);
+}
+
+// Time stamp number `index` of a traced submit.
+static void encode_stamp(const stream *st, VkCommandBuffer cb, uint32_t index)
+{
+    if (st->traced && st->stamps)
+        st->gpu->vk.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, st->stamps,
+                                        index);
+}
+
+static void encode_pieces(stream *st, VkCommandBuffer cb, uint32_t first, uint32_t end)
+{
+    const bool labelled = st->gpu->labels.begin;
+    if (st->traced && st->stamps)
+        st->gpu->vk.vkCmdResetQueryPool(cb, st->stamps, 0, end - first + 1);
+    encode_stamp(st, cb, 0);
+    for (uint32_t i = first; i < end; i++) {
+        const command *c = &st->commands[st->pieces[i].command];
+        if (labelled && (i == first || !same_section(st, i - 1, i)))
+            begin_section(st, cb, c);
+        if (c->barrier && i > first)
+            encode_device_barrier(st, cb);
+        if (labelled) {
+            char text[128];
+            kim_operation_text(&c->note.op, text);
+            labels_begin(st->gpu, cb, text);
+        }
+        encode_piece(st, cb, &st->pieces[i]);
+        labels_end(st->gpu, cb);
+        if (labelled && (i + 1 == end || !same_section(st, i, i + 1)))
+            labels_end(st->gpu, cb);
+        encode_stamp(st, cb, i - first + 1);
+    }
+}
+
 static kim_err encode_submit(stream *st, uint32_t index)
 {
     kim_err err = KIM_OK;
@@ -349,11 +453,7 @@ static kim_err encode_submit(stream *st, uint32_t index)
         g->vk.vkCmdBindDescriptorSets(cb, VK_PIPELINE_BIND_POINT_COMPUTE, g->layout, 0, 1,
                                       &g->table, 0, NULL);
     encode_device_barrier(st, cb); // what earlier submits of the queue wrote
-    for (uint32_t i = first; i < st->ends[index]; i++) {
-        if (st->commands[st->pieces[i].command].barrier && i > first)
-            encode_device_barrier(st, cb);
-        encode_piece(st, cb, &st->pieces[i]);
-    }
+    encode_pieces(st, cb, first, st->ends[index]);
     encode_barrier(st, cb, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
     if (st->times)
         g->vk.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, st->times,
@@ -524,6 +624,26 @@ static bool can_cut(const stream *st)
     return st->encoded || count_submits(st) <= 64 + 4 * ns / SUBMIT_NS;
 }
 
+// Room for the time stamps of a traced submit of so many pieces.
+static kim_err make_stamps(stream *st, uint32_t pieces)
+{
+    kim_err err = KIM_OK;
+    kim_gpu *g = st->gpu;
+    if (pieces + 1 <= st->stamps_room || !g->limits.timestampComputeAndGraphics)
+        return KIM_OK;
+    g->vk.vkDestroyQueryPool(g->device, st->stamps, NULL);
+    st->stamps = VK_NULL_HANDLE;
+    const VkQueryPoolCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+        .queryType = VK_QUERY_TYPE_TIMESTAMP,
+        .queryCount = pieces + 1,
+    };
+    VK_TRY(g->vk.vkCreateQueryPool(g->device, &info, NULL, &st->stamps));
+    st->stamps_room = pieces + 1;
+error:
+    return err;
+}
+
 static kim_err submit_next(stream *st, piece *at)
 {
     kim_err err = KIM_OK;
@@ -531,19 +651,114 @@ static kim_err submit_next(stream *st, piece *at)
     forget_cuts(st);
     TRY(cut_submit(st, at));
     TRY(make_room(st, 1));
+    if (st->traced)
+        TRY(make_stamps(st, st->n_pieces));
     TRY(encode_submit(st, 0));
     TRY(submit_locked(st));
 error:
     return err;
 }
 
-// A run with something of unknown duration: each submit is waited for, and the next one made up
-// with what was learnt. Without time stamps the host's clock does.
+// What attention reads is counted from the position of the rows.
+static uint64_t keys_read(const dispatch_note *n, uint32_t position)
+{
+    const uint64_t all = (uint64_t)position + n->rows, most = (uint64_t)n->window + n->rows - 1;
+    return !n->rows ? 0 : all < most ? all : most;
+}
+
+static double keys_seen(const dispatch_note *n, uint32_t position)
+{
+    double sum = 0;
+    for (uint32_t r = 1; r <= n->rows; r++)
+        sum += position + r < n->window ? position + r : n->window;
+    return sum;
+}
+
+static kim_trace_use use_of(const span_use *u)
+{
+    return !u->write ? KIM_TRACE_READS : u->read ? KIM_TRACE_CHANGES : KIM_TRACE_WRITES;
+}
+
+static const char *tensor_name(const span_use *u)
+{
+    return u->span.name ? u->span.name : u->span.pool->name;
+}
+
+static void tell(const stream *st, uint64_t run, uint32_t submit, uint32_t index, double seconds)
+{
+    const command *c = &st->commands[index];
+    const uint64_t keys = keys_read(&c->note, st->position);
+    kim_trace_event e = {
+        .run = run,
+        .command = index,
+        .submit = submit,
+        .kind = (kim_trace_kind)c->kind,
+        .section = c->section,
+        .section_index = c->section_index,
+        .operation = c->note.op,
+        .groups = { c->groups[0], c->groups[1], c->groups[2] },
+        .flop = c->note.flop + c->note.flop_per_key * keys_seen(&c->note, st->position),
+        .n_tensors = c->n_accesses,
+        .seconds = seconds,
+        .barrier = { .there = c->barrier },
+    };
+    for (uint32_t i = 0; i < c->n_accesses; i++) {
+        const span_use *u = &c->accesses[i];
+        e.tensors[i] =
+            (kim_trace_tensor){ tensor_name(u), u->read + u->read_per_key * keys, u->written };
+        e.read += e.tensors[i].read;
+        e.written += e.tensors[i].written;
+    }
+    if (c->barrier && c->waits_for.command != UINT32_MAX) {
+        const span_use *before = &st->commands[c->waits_for.command].accesses[c->waits_for.access];
+        e.barrier.tensor = tensor_name(before);
+        e.barrier.after = c->waits_for.command;
+        e.barrier.before = use_of(before);
+        e.barrier.now = use_of(&c->accesses[c->waits_to]);
+    }
+    if (st->gpu->trace) // the callback itself may have ended the trace
+        st->gpu->trace(st->gpu->trace_user, &e);
+}
+
+// Tells of the commands that ended with submit 0, which is that number of the run.
+//
+// before: seconds that earlier submits took of the command that this one begins with; set to those
+//         of the one that goes on in the next
+static kim_err trace_submit(const stream *st, uint64_t run, uint32_t submit, double *before)
+{
+    kim_err err = KIM_OK;
+    kim_gpu *g = st->gpu;
+    const uint32_t n = st->n_pieces + 1;
+    uint64_t *stamps = calloc(n, sizeof *stamps);
+    REQUIRE_MEMORY(stamps);
+    const bool timed = st->stamps && g->vk.vkGetQueryPoolResults(
+                                         g->device, st->stamps, 0, n, n * sizeof *stamps, stamps,
+                                         sizeof *stamps, VK_QUERY_RESULT_64_BIT) == VK_SUCCESS;
+    for (uint32_t i = 0; i < st->n_pieces; i++) {
+        const piece *p = &st->pieces[i];
+        const bool counted = timed && stamps[i + 1] >= stamps[i]; // else they have begun anew
+        *before +=
+            counted ? (double)(stamps[i + 1] - stamps[i]) * (double)g->limits.timestampPeriod * 1e-9
+                    : NAN;
+        if (p->first + p->count < st->commands[p->command].paced.units)
+            continue;
+        tell(st, run, submit, p->command, *before);
+        *before = 0;
+    }
+error:
+    free(stamps);
+    return err;
+}
+
+// A run that is traced, or with something of unknown duration: each submit is waited for, and the
+// next one made up with what was learnt. Without time stamps the host's clock does.
 static kim_err run_and_learn(stream *st)
 {
     kim_err err = KIM_OK;
     kim_gpu *g = st->gpu;
     uint32_t submits = 0;
+    const uint64_t run = st->traced ? ++g->trace_runs : 0;
+    double cut_seconds = 0; // of a command that is in several submits
     st->stats.last_seconds = st->stats.longest_submit = 0;
     for (piece at = { 0 }; at.command < st->n_commands; submits++) {
         const double start = clock_seconds();
@@ -559,6 +774,8 @@ static kim_err run_and_learn(stream *st)
         learn_submit(st, 0, ns);
         pacing_learn(g->pacing);
         pthread_mutex_unlock(&g->lock);
+        if (st->traced)
+            TRY(trace_submit(st, run, submits, &cut_seconds));
     }
     st->n_submits = submits;
 error:
@@ -572,8 +789,9 @@ kim_err stream_submit(stream *st)
     if (!st->n_commands)
         return KIM_OK;
     TRY(stream_wait(st));
+    st->traced = g->trace != NULL;
     pthread_mutex_lock(&g->lock);
-    const bool known = can_cut(st);
+    const bool known = !st->traced && can_cut(st);
     if (known && (!st->encoded || st->table_generation != g->table_generation))
         err = encode(st);
     if (known && !err)

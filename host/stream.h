@@ -16,10 +16,26 @@ typedef struct stream stream;
 typedef struct span_use {
     span span;
     bool write;
+    uint64_t read, written; // bytes, each once, for traces
+    uint64_t read_per_key;  // bytes more for each key that attention reads, see dispatch_note
 } span_use;
 
-#define READS(s) ((span_use){ .span = (s) })
-#define WRITES(s) ((span_use){ .span = (s), .write = true })
+#define READS(s) ((span_use){ .span = (s), .read = (s).bytes })
+#define WRITES(s) ((span_use){ .span = (s), .write = true, .written = (s).bytes })
+// the same, where not all of the span is; and where it is read and then written
+#define READS_SOME(s, n) ((span_use){ .span = (s), .read = (n) })
+#define WRITES_SOME(s, n) ((span_use){ .span = (s), .write = true, .written = (n) })
+#define CHANGES(s, n) ((span_use){ .span = (s), .write = true, .read = (n), .written = (n) })
+
+// What a dispatch computes, for labels and traces. Nothing of it changes what is done.
+typedef struct dispatch_note {
+    kim_operation op; // static texts; without a name: the shader's
+    double flop;
+    // of attention: operations more for each key that a row sees; rows; keys that a row sees at
+    // most. How many those are depends on stream_set_position.
+    double flop_per_key;
+    uint32_t rows, window;
+} dispatch_note;
 
 typedef struct dispatch {
     pipeline_key key;
@@ -31,6 +47,7 @@ typedef struct dispatch {
     uint32_t n_accesses;
     bool joined; // a further part of the dispatch before: they do not wait for each other, because
                  // what they write is apart, though the spans overlap
+    dispatch_note note;
 } dispatch;
 
 typedef struct stream_stats {
@@ -45,6 +62,15 @@ void stream_destroy(stream **st); // waits for its work
 
 // Empties the list. Waits for its work.
 kim_err stream_reset(stream *st);
+
+// Names what is added from now on, for labels and traces; a reset ends it.
+//
+// name:  static: "layer"
+// index: its number; UINT32_MAX: it has none
+void stream_set_section(stream *st, const char *name, uint32_t index);
+
+// For traces: the position of row 0 in the runs that are handed in from now on.
+void stream_set_position(stream *st, uint32_t position);
 
 // Adding to the list; the order is the order of execution.
 kim_err stream_dispatch(stream *st, const dispatch *d);

@@ -56,10 +56,10 @@ kim_err vulkan_instance_create(VkInstance *out, bool validation)
         extensions[n++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
         flags |= VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR;
     }
-    if (validation) {
-        extensions[n++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+    if (validation || has_instance_extension(NULL, VK_EXT_DEBUG_UTILS_EXTENSION_NAME))
+        extensions[n++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME; // the layer has it in any case
+    if (validation)
         extensions[n++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
-    }
     const VkValidationFeatureEnableEXT enable[] = {
         VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,
     };

@@ -117,6 +117,7 @@ static kim_err load_vectors(const loader *l, const char *const *names, uint32_t 
             FAIL(KIM_ERR_UNSUPPORTED, "%s: %s does not fit in a block of %llu bytes", t->path,
                  t->name, (unsigned long long)l->e->weights.block_limit);
         TRY(pool_place(&l->e->weights, n * each * 4, to));
+        to->name = t->name;
         return KIM_OK;
     }
     values = malloc(n * each * sizeof *values);
@@ -278,7 +279,7 @@ static kim_err load_projection(const loader *l)
     }
     e->project.sources[0].data = turned;
     TRY(upload_linear(l->to, &e->project));
-    TRY(uploader_finish(l->to)); // while there is `turned`
+    TRY(uploader_finish(l->to)); // while `turned` is there
 error:
     if (l->to)
         e->project.sources[0].data = NULL;

@@ -26,6 +26,17 @@ static uint64_t wide_words(const encoder *e)
     return most_of((uint64_t)e->side * e->side * row, (uint64_t)s->tokens * s->text_hidden);
 }
 
+// For traces.
+static void name_tensors(scratch *s)
+{
+    s->pixels.name = "pixels";
+    s->x.name = "x";
+    s->h.name = "h";
+    s->wide.name = "wide"; // qkv, or what feed-forward made, or soft tokens
+    s->packed.name = "packed";
+    s->soft.name = "soft tokens";
+}
+
 kim_err scratch_place(scratch *s, const encoder *e)
 {
     kim_err err = KIM_OK;
@@ -54,6 +65,7 @@ kim_err scratch_place(scratch *s, const encoder *e)
     if (packed)
         TRY(pool_place(&s->device, packed, &s->packed));
     TRY(pool_place(&s->readback, 4ull * s->tiles * shape->tokens * shape->text_hidden, &s->soft));
+    name_tensors(s);
     return KIM_OK;
 error:
     scratch_destroy(s);
@@ -247,9 +259,12 @@ static kim_err record_layer(const encoder *e, stream *st, uint32_t tiles, uint32
         .up = cut(&s->wide, rows, e->shape.feed_forward),
     };
     TRY(stream_reset(st));
+    stream_set_section(st, "patches", UINT32_MAX);
     if (i == 0)
         TRY(embed(&f));
+    stream_set_section(st, "vision layer", i);
     TRY(layer(&f, &e->layers[i]));
+    stream_set_section(st, "soft tokens", UINT32_MAX);
     if (i + 1 == e->shape.layers)
         TRY(soft_tokens(&f));
 error:

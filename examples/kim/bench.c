@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // kim bench model: its options, and the list of tests.
 #include "bench.h"
+#include "report.h"
 
 #include <errno.h>
 #include <math.h>
@@ -11,6 +12,7 @@ static struct {
     char *prompts, *gens, *depths, **pairs, *sessions;
     int n_images, repeats;
     char *format;
+    int trace;
 } options = { .repeats = 5 };
 
 static struct poptOption table[] = {
@@ -30,7 +32,13 @@ static struct poptOption table[] = {
       "sessions decoded together, each with the tokens of the test (1)", "N,..." },
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
       "measured runs of each test, after one that is not counted (5)", "N" },
-    { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv or json (md)", "FORMAT" },
+    { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv, json or html (md)", "FORMAT" },
+    { "trace", '\0', POPT_ARG_NONE, &options.trace, 0,
+      "run a step of each test once more, and show each of its commands: on stderr with md and "
+      "csv, "
+      "else in what is printed; html always has it",
+      NULL },
+    INCLUDE_OPTIONS(report_options, NULL),
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
@@ -38,16 +46,10 @@ static struct poptOption table[] = {
 
 // ------------------------------------------------------------------------------------ the tests
 
-enum { MOST_VALUES = 64, MOST_TOKENS = 1 << 24 };
+enum { MOST_TOKENS = 1 << 24 };
 
-typedef struct values {
-    uint32_t list[MOST_VALUES];
-    uint32_t count;
-} values;
-
-// "512,1024", each from 0 to MOST_TOKENS. text: NULL: `otherwise`. Returns STATUS_OK, or
-// STATUS_USAGE with the sentence printed.
-static int read_values(const char *option, const char *text, const char *otherwise, values *out)
+int bench_read_values(const char *option, const char *text, const char *otherwise,
+                      bench_values *out)
 {
     const char *at = text ? text : otherwise;
     for (out->count = 0;; at++) {
@@ -55,10 +57,10 @@ static int read_values(const char *option, const char *text, const char *otherwi
         errno = 0;
         const long value = strtol(at, &end, 10);
         if (end == at || (*end && *end != ',') || errno || value < 0 || value > MOST_TOKENS ||
-            out->count == MOST_VALUES)
+            out->count == BENCH_MOST_VALUES)
             return fail_usage("%s is \"%s\"; it must be numbers from 0 to %d with commas between, "
                               "%d at most",
-                              option, text, MOST_TOKENS, MOST_VALUES);
+                              option, text, MOST_TOKENS, BENCH_MOST_VALUES);
         out->list[out->count++] = (uint32_t)value;
         at = end;
         if (!*at)
@@ -67,31 +69,31 @@ static int read_values(const char *option, const char *text, const char *otherwi
 }
 
 typedef struct tests {
-    values prompts, gens, depths, sessions;
-    values pairs[MOST_VALUES]; // of two each
+    bench_values prompts, gens, depths, sessions;
+    bench_values pairs[BENCH_MOST_VALUES]; // of two each
     uint32_t n_pairs;
 } tests;
 
 static int read_tests(tests *t)
 {
-    int status = read_values("-p", options.prompts, "512", &t->prompts);
+    int status = bench_read_values("-p", options.prompts, "512", &t->prompts);
     if (status == STATUS_OK)
-        status = read_values("-n", options.gens, "128", &t->gens);
+        status = bench_read_values("-n", options.gens, "128", &t->gens);
     if (status == STATUS_OK)
-        status = read_values("-d", options.depths, "0", &t->depths);
+        status = bench_read_values("-d", options.depths, "0", &t->depths);
     if (status == STATUS_OK)
-        status = read_values("-b", options.sessions, "1", &t->sessions);
+        status = bench_read_values("-b", options.sessions, "1", &t->sessions);
     for (uint32_t i = 0; status == STATUS_OK && i < t->sessions.count; i++)
         if (!option_in_range("-b", (int)t->sessions.list[i], 1, BENCH_MOST_SESSIONS))
             return STATUS_USAGE;
     for (char **pair = options.pairs; status == STATUS_OK && pair && *pair; pair++) {
-        values *v = &t->pairs[t->n_pairs++];
-        status = read_values("-pg", *pair, NULL, v);
+        bench_values *v = &t->pairs[t->n_pairs++];
+        status = bench_read_values("-pg", *pair, NULL, v);
         if (status == STATUS_OK && (v->count != 2 || !v->list[0] || !v->list[1]))
             return fail_usage("-pg is \"%s\"; it must be tokens of the prompt, a comma, and tokens "
                               "decoded, both above 0",
                               *pair);
-        if (t->n_pairs == MOST_VALUES)
+        if (t->n_pairs == BENCH_MOST_VALUES)
             break;
     }
     return status;
@@ -144,18 +146,11 @@ static uint32_t most_positions(const bench *b)
 
 static int check_options(bench_format *format)
 {
-    static const char *const formats[] = {
-        [BENCH_MD] = "md", [BENCH_CSV] = "csv", [BENCH_JSON] = "json"
-    };
     if (!option_in_range("-i", options.n_images, 0, 1 << 12) ||
         !option_in_range("-r", options.repeats, 1, 10000))
         return STATUS_USAGE;
-    for (int i = BENCH_MD; i <= BENCH_JSON; i++) {
-        *format = (bench_format)i;
-        if (strcmp(options.format ? options.format : "md", formats[i]) == 0)
-            return STATUS_OK;
-    }
-    return fail_usage("-o is \"%s\"; it must be md, csv or json", options.format);
+    const int status = bench_format_find(options.format, BENCH_MD, format);
+    return status == STATUS_OK ? report_check(*format, "model") : status;
 }
 
 // Any ids do: what is computed does not depend on them. Fixed, so that two runs are the same.
@@ -174,7 +169,7 @@ static void make_tokens(bench *b, uint32_t count)
 
 static int open_bench(bench *b)
 {
-    const uint32_t positions = most_positions(b);
+    const uint32_t positions = most_positions(b) + (options.trace ? 2 : 0); // see bench_trace.c
     b->started = now_seconds();
     int status = open_gpu(&b->o);
     if (status == STATUS_OK)
@@ -206,6 +201,9 @@ static int measure_all(bench *b)
     for (uint32_t i = 0; i < b->n_rows; i++)
         if (bench_measure(b, &b->rows[i]))
             return fail_library();
+    for (uint32_t i = 0; options.trace && i < b->n_rows; i++)
+        if (bench_trace(b, &b->rows[i]))
+            return fail_library();
     b->memory_peak = kim_gpu_memory_peak(b->o.gpu);
     return bench_measure_peaks(b) ? fail_library() : STATUS_OK;
 }
@@ -213,6 +211,7 @@ static int measure_all(bench *b)
 static void free_bench(bench *b)
 {
     for (uint32_t i = 0; i < b->n_rows; i++) {
+        cJSON_Delete(b->rows[i].trace);
         free(b->rows[i].samples_ns);
         free(b->rows[i].samples_ts);
         free(b->rows[i].samples_ttft_ns);
@@ -254,11 +253,15 @@ static int bench_model(int argc, const char **argv)
     if (!b.n_rows)
         return fail_usage("-p, -n and -i are all 0: there is nothing to measure");
     b.repeats = (uint32_t)options.repeats;
+    options.trace |= format == BENCH_HTML;
+    b.print_trace = format == BENCH_MD || format == BENCH_CSV;
     status = open_bench(&b);
     if (status == STATUS_OK)
         status = measure_all(&b);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && (format == BENCH_MD || format == BENCH_CSV))
         status = bench_print(&b, format);
+    if (status == STATUS_OK)
+        status = report_print(bench_json(&b), format);
     free_bench(&b);
     return close_all(&b.o, status);
 }
@@ -268,13 +271,22 @@ int command_bench(int argc, const char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "model") == 0)
         return bench_model(argc - 1, argv + 1);
+    if (strcmp(what, "kernels") == 0)
+        return bench_kernels(argc - 1, argv + 1);
+    if (strcmp(what, "report") == 0)
+        return command_report(argc - 1, argv + 1);
     if (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0) {
-        puts("Usage: kim bench model [OPTION...]\n\n"
-             "  model      prompt and decode speed of a model\n\n"
+        puts("Usage: kim bench model|kernels|report [OPTION...]\n\n"
+             "  model      prompt and decode speed of a model\n"
+             "  kernels    each operation at the shapes of a model\n"
+             "  report     a page of what was measured before\n\n"
              "`kim bench model --help` tells more.");
         return STATUS_OK;
     }
     if (!*what)
-        return fail_usage("kim bench needs to know what to measure: `kim bench model`");
-    return fail_usage("there is no benchmark \"%s\"; `kim bench model` is the one there is", what);
+        return fail_usage("kim bench needs to know what to measure: `kim bench model` or `kim "
+                          "bench kernels`");
+    return fail_usage("there is no benchmark \"%s\"; there are `kim bench model`, `kim bench "
+                      "kernels` and `kim bench report`",
+                      what);
 }

@@ -25,6 +25,7 @@ typedef struct bench_row {
     double host_us_per_step; // not waiting for the device
     double joules_per_token;
     double clock_mhz; // while it ran, mean
+    cJSON *trace;     // of bench_trace; NULL: none
 } bench_row;
 
 typedef struct bench {
@@ -41,7 +42,8 @@ typedef struct bench {
     kim_batch *together;         // of the row under way, if it has several sessions
     double peaks[KIM_PEAK_COUNT];
     struct sensors *sensors;
-    bench_row *rows; // [n_rows]
+    bool print_trace; // on stderr, as it runs
+    bench_row *rows;  // [n_rows]
     uint32_t n_rows;
 } bench;
 
@@ -71,10 +73,44 @@ kim_err bench_measure(bench *b, bench_row *row);
 // is needed.
 kim_err bench_measure_peaks(bench *b);
 
-typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON } bench_format;
+// The mean of some figures, and their standard deviation; 0 of one alone.
+double bench_mean(const double *values, uint32_t n);
+double bench_deviation(const double *values, uint32_t n);
 
-// Returns STATUS_OK or STATUS_FAILED. bench_output.c
+// Leaves the session with `depth` tokens read.
+kim_err bench_prepare(const bench *b, uint32_t depth);
+
+// Encodes pictures that were not seen before. seconds: of the encoding alone; NULL: not wanted
+kim_err bench_encode(const bench *b, uint32_t count, double *seconds);
+
+// Runs a step of a measured row once more, and keeps its trace. bench_trace.c
+kim_err bench_trace(bench *b, bench_row *row);
+
+typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON, BENCH_HTML } bench_format;
+
+// The format of a name, or, for NULL, `otherwise`. Returns STATUS_OK or STATUS_USAGE.
+int bench_format_find(const char *name, bench_format otherwise, bench_format *out);
+
+// Prints the rows as a table or as CSV. Returns STATUS_OK or STATUS_FAILED. bench_output.c
 int bench_print(const bench *b, bench_format format);
+
+// The rows as -o json prints them. Takes their traces.
+cJSON *bench_json(bench *b);
+
+enum { BENCH_MOST_VALUES = 64 };
+
+typedef struct bench_values {
+    uint32_t list[BENCH_MOST_VALUES];
+    uint32_t count;
+} bench_values;
+
+// "512,1024", each from 0 to 2^24. text: NULL: `otherwise`. Returns STATUS_OK, or STATUS_USAGE with
+// the sentence printed.
+int bench_read_values(const char *option, const char *text, const char *otherwise,
+                      bench_values *out);
+
+int bench_kernels(int argc, const char **argv); // kim bench kernels
+int bench_tune(bench_format format);            // kim bench kernels --tune
 
 // ---- energy and clocks, where the system shows them: bench_sensors.c
 

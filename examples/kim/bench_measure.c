@@ -54,8 +54,8 @@ static cost cost_of(const bench *b, const bench_row *r)
 
 // -------------------------------------------------------------------------------------- running
 
-// Leaves the session with `depth` tokens read. What it holds is always a beginning of b->tokens.
-static kim_err prepare(const bench *b, uint32_t depth)
+// What the session holds is always as long as a beginning of b->tokens.
+kim_err bench_prepare(const bench *b, uint32_t depth)
 {
     kim_session *s = b->o.session;
     kim_err err = KIM_OK;
@@ -151,24 +151,30 @@ static kim_err make_picture(kim_image **out, uint32_t size)
     return err;
 }
 
-// seconds: of the encoding alone
+kim_err bench_encode(const bench *b, uint32_t count, double *seconds)
+{
+    kim_image **images = checked(calloc(count, sizeof(kim_image *)));
+    kim_err err = KIM_OK;
+    for (uint32_t i = 0; !err && i < count; i++)
+        err = make_picture(&images[i], b->info.image_size);
+    const double start = now_seconds();
+    if (!err)
+        err = kim_images_encode(b->o.model, images, count, NULL, NULL);
+    if (seconds)
+        *seconds = now_seconds() - start;
+    for (uint32_t i = 0; i < count; i++)
+        kim_image_destroy(&images[i]);
+    free(images);
+    return err;
+}
+
 static kim_err run_images(const bench *b, bench_row *r, run_result *out)
 {
     kim_vision_stats before, after;
-    kim_image **images = checked(calloc(r->n_images, sizeof(kim_image *)));
-    kim_err err = KIM_OK;
-    for (uint32_t i = 0; !err && i < r->n_images; i++)
-        err = make_picture(&images[i], b->info.image_size);
     kim_model_get_vision_stats(b->o.model, &before);
-    const double start = now_seconds();
-    if (!err)
-        err = kim_images_encode(b->o.model, images, r->n_images, NULL, NULL);
-    out->seconds = now_seconds() - start;
+    kim_err err = bench_encode(b, r->n_images, &out->seconds);
     kim_model_get_vision_stats(b->o.model, &after);
     r->gflops = (after.operations - before.operations) / (after.seconds - before.seconds) * 1e-9;
-    for (uint32_t i = 0; i < r->n_images; i++)
-        kim_image_destroy(&images[i]);
-    free(images);
     return err;
 }
 
@@ -191,7 +197,7 @@ static kim_err run_row(bench *b, bench_row *r, run_result *out)
     *out = (run_result){ .first_token = NAN };
     kim_err err = r->n_images         ? KIM_OK
                   : r->n_sessions > 1 ? bench_prepare_sessions(b, r)
-                                      : prepare(b, r->n_depth);
+                                      : bench_prepare(b, r->n_depth);
     if (err)
         return err;
     const kim_session_stats before = work_of(b);
@@ -209,7 +215,7 @@ static kim_err run_row(bench *b, bench_row *r, run_result *out)
 
 // -------------------------------------------------------------------------------------- figures
 
-static double mean_of(const double *values, uint32_t n)
+double bench_mean(const double *values, uint32_t n)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -217,9 +223,9 @@ static double mean_of(const double *values, uint32_t n)
     return sum / n;
 }
 
-static double deviation_of(const double *values, uint32_t n)
+double bench_deviation(const double *values, uint32_t n)
 {
-    const double mean = mean_of(values, n);
+    const double mean = bench_mean(values, n);
     double squares = 0;
     for (uint32_t i = 0; i < n; i++)
         squares += (values[i] - mean) * (values[i] - mean);
@@ -268,12 +274,12 @@ kim_err bench_measure(bench *b, bench_row *r)
     if (err)
         return err;
     c.steps = result.steps ? result.steps : c.steps;
-    r->avg_ns = mean_of(r->samples_ns, n);
-    r->stddev_ns = deviation_of(r->samples_ns, n);
-    r->avg_ts = mean_of(r->samples_ts, n);
-    r->stddev_ts = deviation_of(r->samples_ts, n);
+    r->avg_ns = bench_mean(r->samples_ns, n);
+    r->stddev_ns = bench_deviation(r->samples_ns, n);
+    r->avg_ts = bench_mean(r->samples_ts, n);
+    r->stddev_ts = bench_deviation(r->samples_ts, n);
     r->avg_ts_session = r->avg_ts / r->n_sessions;
-    r->ttft_ms = mean_of(r->samples_ttft_ns, n) * 1e-6;
+    r->ttft_ms = bench_mean(r->samples_ttft_ns, n) * 1e-6;
     r->joules_per_token = joules / n / tokens;
     r->clock_mhz = clock / n;
     if (r->n_images) {

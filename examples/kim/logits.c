@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // kim logits: the greedy continuation of a prompt with log-probabilities.
 #include "pictures.h"
+#include "trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@ enum { TOP_MOST = 1000 };
 
 static struct {
     char *prompt, *prompt_file, *ids;
-    int steps, top, raw, json;
+    int steps, top, raw, json, trace;
 } options = { .steps = 16, .top = 5 };
 
 static struct poptOption table[] = {
@@ -28,6 +29,8 @@ static struct poptOption table[] = {
     { "top", '\0', POPT_ARG_INT, &options.top, 0,
       "the most probable tokens of each step (default 5)", "K" },
     { "json", '\0', POPT_ARG_NONE, &options.json, 0, "all numbers, for a program", NULL },
+    { "trace", '\0', POPT_ARG_NONE, &options.trace, 0,
+      "show each command of the device on stderr, as it has run", NULL },
     INCLUDE_OPTIONS(session_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
@@ -314,6 +317,8 @@ int command_logits(int argc, const char **argv)
     if (status == STATUS_OK)
         status = open_session(&o, given.context ? (uint32_t)given.context
                                                 : r.n_ids + (uint32_t)options.steps);
+    if (status == STATUS_OK && options.trace)
+        kim_gpu_set_trace(o.gpu, trace_print, stderr);
     if (status == STATUS_OK)
         status = compute(&o, &r);
     if (status == STATUS_OK)

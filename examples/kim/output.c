@@ -21,6 +21,20 @@ void strbuf_add(strbuf *t, const char *bytes, size_t length)
     t->data[t->length] = '\0';
 }
 
+void strbuf_printf(strbuf *t, const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    const int n = vsnprintf(NULL, 0, format, args);
+    char *text = checked(malloc((size_t)n + 1));
+    vsnprintf(text, (size_t)n + 1, format, again);
+    strbuf_add(t, text, (size_t)n);
+    free(text);
+    va_end(again);
+    va_end(args);
+}
+
 void strbuf_free(strbuf *t)
 {
     free(t->data);
