@@ -208,6 +208,8 @@ error:
 bool kim_batch_cancel(kim_batch *batch, uint64_t id)
 {
     bool found = false;
+    if (!batch)
+        return false;
     pthread_mutex_lock(&batch->lock);
     for (request *r = batch->requests; r && !found; r = r->next)
         if (r->id == id) {
@@ -311,7 +313,7 @@ static kim_err step(kim_batch *b)
     for (request *r; (r = find_request(b, true));)
         batch_end(b, r, KIM_OK, KIM_ANSWER_CALLER);
     TRY(batch_submit_step(b, &submitted));
-    while (b->submitted - b->collected > (submitted ? BATCH_AHEAD - 1 : 0))
+    if (b->submitted - b->collected > (submitted ? BATCH_AHEAD - 1 : 0))
         TRY(batch_collect_step(b));
     TRY(batch_wait_piece(b));
     request *waiting = b->reading ? NULL : find_request(b, false);
@@ -325,6 +327,8 @@ error:
 
 kim_err kim_batch_step(kim_batch *batch, bool *idle)
 {
+    if (!batch)
+        return kim_fail(KIM_ERR_ARGUMENT, "kim_batch_step: batch is NULL");
     const kim_err err = step(batch);
     if (err)
         fail_all(batch, err);

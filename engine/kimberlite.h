@@ -7,7 +7,7 @@
 // - Params structs: zero-initialised is the default. NULL for a params pointer is the same.
 // - Objects are destroyed by their own _destroy, which takes a pointer to the pointer, accepts NULL
 //   inside, and sets it to NULL. An object must outlive what was made from it:
-//   gpu > model > session, and model > images encoded for it.
+//   gpu > model > session and batch, and model > images encoded for it.
 // - The library never prints, never exits, and keeps no pointer to what the caller passed, except
 //   callbacks and their `user`.
 // - A gpu and a model may be used from several threads; one session, and one image that is being
@@ -465,9 +465,11 @@ typedef struct kim_request {
     void (*ended)(void *user, const kim_request_end *end);
 } kim_request;
 
-// Memory on the device is taken for all sessions at once, just what kim_batch_plan says.
+// Takes memory on the device for all sessions at once, as kim_batch_plan says.
 KIM_API kim_err kim_batch_create(kim_batch **out, kim_model *model, const kim_batch_params *params);
 KIM_API void kim_batch_destroy(kim_batch **batch);
+
+// As kim_model_plan; what is said of a session there is of all of them together.
 KIM_API kim_err kim_batch_plan(const kim_model *model, const kim_gpu *gpu,
                                const kim_batch_params *params, kim_plan *out);
 

@@ -216,11 +216,8 @@ kim_err session_place_many(session_memory *shared, session_memory *each, uint32_
             TRY(place_activations(shared, m, gpu, p->batch, n));
         name_tensors(shared, m->arch.layers);
         each[i] = *shared;
-        memset(&each[i].local, 0, sizeof each[i].local);
-        memset(&each[i].global, 0, sizeof each[i].global);
-        memset(&each[i].activations, 0, sizeof each[i].activations);
-        memset(&each[i].upload, 0, sizeof each[i].upload);
-        memset(&each[i].readback, 0, sizeof each[i].readback);
+        each[i].local = each[i].global = each[i].activations = each[i].upload = each[i].readback =
+            (pool){ 0 };
         shared->kv = NULL;
     }
     return KIM_OK;

@@ -95,7 +95,13 @@ static void add(kim_batch *batch, asked *a)
 static kim_batch *new_batch(const scene *s, kim_batch_params params)
 {
     kim_batch *batch = NULL;
+    kim_plan plan;
+    const uint64_t before = kim_gpu_memory_used(s->gpu);
+    CHECK_OK(kim_batch_plan(s->model, s->gpu, &params, &plan));
     CHECK_OK(kim_batch_create(&batch, s->model, &params));
+    const uint64_t taken = kim_gpu_memory_used(s->gpu) - before;
+    CHECK(taken == plan.kv_local + plan.kv_global + plan.activations,
+          "%llu bytes were taken, other than planned", (unsigned long long)taken);
     return batch;
 }
 

@@ -239,6 +239,12 @@ logits_checks() {
     for name in pp4 pp2 pp2+tg1 'pp4 @ d3' 'pp2 @ d3' 'pp2+tg1 @ d3'; do
         check "a row $name" [ "$(grep -c "^\"$name\",[0-9]" "$dir/out")" = 1 ]
     done
+    run "$kim" bench model -m "$tests/../examples/demo/demo.gguf" -p 4 -n 3 -pg 4,2 -d 0,5 -b 2 -r 1 \
+        -o csv
+    for name in 'pp4 x 2' 'tg3 x 2' 'pp4+tg2 x 2' 'pp4 @ d5 x 2' 'tg3 @ d5 x 2' \
+        'pp4+tg2 @ d5 x 2'; do
+        check "a row $name" [ "$(grep -c "^\"$name\",[0-9]" "$dir/out")" = 1 ]
+    done
     run "$kim" inspect --synthetic 27b:q4_k_m+vision
     shows 0 'synthetic 27b:q4_k_m\+vision .*27B' out
     shows 0 ' F16 +163 ' out
