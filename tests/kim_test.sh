@@ -59,6 +59,8 @@ usage_checks() {
     sentence 2 'out of range' "$kim" chat -m "$model" -n 99999999999
     sentence 2 '--context is -5' "$kim" chat -m "$model" --context -5
     sentence 2 "--cache-type: .*'q4'" "$kim" chat -m "$model" --cache-type q4
+    sentence 2 '--draft-max is 8' "$kim" chat -m "$model" -p x --lookup --draft-max 8
+    sentence 2 '--model-draft and --lookup' "$kim" chat -m "$model" -p x --draft-max 3
     sentence 2 '--top-p is 1.5' "$kim" chat -m "$model" -p x --top-p 1.5
     sentence 2 '--temp is nan' "$kim" chat -m "$model" -p x --temp nan
     sentence 2 '--mode is "verse"' "$kim" chat -m "$model" -p x --mode verse
@@ -256,6 +258,13 @@ chat_checks() {
     shows 0 '^\[ prompt [0-9.]+ tok/s \| answer [0-9.]+ tok/s \| context [0-9]+/[0-9]+ \]$' err
     shows 0 'pre-trained' err
     cp "$dir/out" "$dir/once"
+    run "$kim" chat -m "$model" -p 'Once upon a time' --greedy -n 6 --model-draft "$model" \
+        --draft-min 2 --stats $validation
+    check 'an answer with drafts is the same' cmp "$dir/once" "$dir/out"
+    shows 0 'tok/s \| 100% of [0-9]+ drafts right \| context' err
+    shows 0 '^drafts    [0-9]+ of [0-9]+ right; answers took [0-9]+ steps' err
+    sentence 1 'Kimberlite demo cannot draft for Gemma 3 270m' "$kim" chat -m "$model" -p x -q \
+        --model-draft "$tests/../examples/demo/demo.gguf"
     echo 'Once upon a time' | "$kim" chat -q -m "$model" --greedy -n 6 >"$dir/out" 2>"$dir/err"
     status=$?
     check 'a pipe is answered as -p is' cmp "$dir/once" "$dir/out"
