@@ -9,6 +9,7 @@ typedef struct forward {
     const kim_model *m;
     const session_memory *mem;
     uint32_t rows;
+    const session_memory *const *each; // [rows] sessions with a row each; NULL: one has them all
 } forward;
 
 static head_shape heads_of(const kim_model *m)
@@ -57,6 +58,12 @@ static kim_err attend(const forward *f, uint32_t i)
         .shape = heads_of(m),
         .rows = f->rows,
     };
+    if (f->each) {
+        attention_session sessions[MOST_SESSIONS];
+        for (uint32_t r = 0; r < f->rows; r++)
+            sessions[r] = (attention_session){ &f->each[r]->control, &f->each[r]->kv[i] };
+        return op_attention_rope_each(f->st, &attention, &rope, sessions);
+    }
     if (f->rows == 1)
         return op_attention_rope(f->st, &attention, &rope);
     TRY(op_rope(f->st, &rope));
@@ -107,6 +114,21 @@ error:
     return err;
 }
 
+// From the residual to the normed input of the output.
+static kim_err layers(const forward *f)
+{
+    kim_err err = KIM_OK;
+    const norm_params first = norm_of(f, NULL, &f->m->layers[0].norm_attention);
+    TRY(op_norm(f->st, &first));
+    for (uint32_t i = 0; i < f->m->arch.layers; i++) {
+        stream_set_section(f->st, "layer", i);
+        TRY(layer(f, i));
+    }
+    stream_set_section(f->st, "output", UINT32_MAX);
+error:
+    return err;
+}
+
 // logits[0 .. rows) of the tokens first .. first + rows - 1
 static kim_err logits(const forward *f, uint32_t first, uint32_t rows)
 {
@@ -140,8 +162,7 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
                        step_output output, uint32_t scored)
 {
     kim_err err = KIM_OK;
-    const forward f = { st, m, mem, rows };
-    const norm_params first = norm_of(&f, NULL, &m->layers[0].norm_attention);
+    const forward f = { st, m, mem, rows, NULL };
     stream_set_section(st, "embedding", UINT32_MAX);
     TRY(op_embed(st, &(embed_params){
                          .w = &m->embedding,
@@ -151,15 +172,12 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
                          .columns = rows,
                          .scale = m->arch.embed_scale,
                      }));
-    TRY(op_norm(st, &first));
-    for (uint32_t i = 0; i < m->arch.layers; i++) {
-        stream_set_section(st, "layer", i);
-        TRY(layer(&f, i));
-    }
-    stream_set_section(st, "output", UINT32_MAX);
+    TRY(layers(&f));
     if (output == STEP_SCORES)
         TRY(scores(&f, scored));
-    if (output != STEP_NOTHING)
+    if (output == STEP_ROWS_ON_DEVICE)
+        TRY(logits(&f, 0, rows));
+    else if (output != STEP_NOTHING)
         TRY(logits(&f, rows - 1, 1));
     if (output == STEP_LOGITS || output == STEP_SCORES)
         TRY(stream_copy(st, &mem->logits_back, &mem->logits));
@@ -170,6 +188,28 @@ kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem
         const span to = span_part(&mem->scores_back, 0, rows * 16ull);
         TRY(stream_copy(st, &to, &from));
     }
+error:
+    return err;
+}
+
+kim_err forward_record_each(stream *st, const kim_model *m, const session_memory *const *each,
+                            uint32_t n)
+{
+    kim_err err = KIM_OK;
+    const forward f = { st, m, each[0], n, each };
+    const uint64_t row_bytes = m->arch.hidden * 4ull;
+    for (uint32_t r = 0; r < n; r++) {
+        const span x = span_part(&f.mem->x, r * row_bytes, row_bytes);
+        TRY(op_embed(st, &(embed_params){
+                             .w = &m->embedding,
+                             .control = &each[r]->control,
+                             .y = &x,
+                             .columns = 1,
+                             .scale = m->arch.embed_scale,
+                         }));
+    }
+    TRY(layers(&f));
+    TRY(logits(&f, 0, n));
 error:
     return err;
 }

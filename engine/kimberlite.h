@@ -255,6 +255,18 @@ struct kim_session_params {
     uint32_t context; // positions; 0: the smaller of the model's and 8192
     uint32_t batch;   // prompt tokens run together; 0: 512. At least a picture's soft tokens,
                       // where the model sees: they see each other
+
+    // Speculative decoding: kim_session_answer guesses some tokens ahead, and checks them in one
+    // step, which reads the weights once. The tokens are those that it would draw without, with the
+    // same seed; only that where two are as probable as each other up to rounding, the other one
+    // may come. How many are guessed follows from how often they are right and from the time that
+    // steps take; where it does not pay, there are none. The device waits for the host once for a
+    // step with guesses, else never.
+    kim_model *draft;     // a smaller model of the same vocabulary on the same gpu, which guesses;
+                          // it must outlive the session. Text only. NULL: none
+    bool lookup;          // what followed the last tokens where they stood before is a guess
+    uint32_t draft_most;  // tokens guessed for a step, at most 7, and fewer than batch; 0: 7
+    uint32_t draft_least; // at least so many, even if that is slower, where there are any; 0: none
 };
 
 // Memory on the device, exact to the byte.
@@ -262,6 +274,7 @@ typedef struct kim_plan {
     uint64_t weights;
     uint64_t kv_local, kv_global; // K and V of the session's layers
     uint64_t activations;         // everything else of one session
+    uint64_t draft;               // of kim_session_params.draft all of these, without its weights
     uint64_t vision_weights,
         vision_activations; // of the encoder; the latter once, for all sessions
     uint64_t total;
@@ -338,6 +351,9 @@ typedef struct kim_session_stats {
     uint64_t dispatches, submits, barriers;
     uint32_t decode_dispatches; // of one single-token step
     uint32_t decode_submits;
+    // With drafts, else 0: steps that drew a token or several, and of the tokens that were drafted
+    // how many were right.
+    uint64_t answer_steps, drafted, accepted;
 } kim_session_stats;
 KIM_API void kim_session_get_stats(const kim_session *session, kim_session_stats *out);
 
@@ -397,6 +413,87 @@ typedef enum kim_answer_end {
 // After a failure the session holds what it held before, without logits.
 KIM_API kim_err kim_session_answer(kim_session *session, kim_sampler *sampler,
                                    const kim_answer_params *params, kim_answer_end *end);
+
+// ------------------------------------------------------------------ many sessions together
+
+// A fixed number of sessions of one model. Requests are answered in them as they come, those that
+// are being answered all in the same steps: the weights are read once for all. Each has its own
+// sampling; what it answers does not depend on the others.
+//
+// One prompt is read at a time, in the order of the requests, in pieces between the steps. When an
+// answer has ended, its session is kept until its place is needed, the one that was not used for
+// longest first. A request that begins as another session does, kept or not, the same tokens and
+// pictures, starts from a copy of that, or from that itself where nothing is lost by it. Where the
+// other one went on for more than about `batch` tokens since, its local layers have overwritten
+// what would be needed, and the prompt is read from its first token.
+//
+// kim_batch_add and kim_batch_cancel may be called from any thread at any time, also from the
+// callbacks; all else from one thread at a time, which calls the callbacks, and not from these.
+typedef struct kim_batch kim_batch;
+
+typedef struct kim_batch_params {
+    uint32_t sessions; // running and kept, at most; 0: 4, at most 64
+    uint32_t context;  // positions of each; 0: as in kim_session_params
+    uint32_t batch;    // prompt tokens run together while nothing is answered; as there
+    uint32_t piece;    // the same while something is, between two steps; 0: 64. A picture is never
+                       // parted: where it is longer, it is a piece of its own
+} kim_batch_params;
+
+// What a request came to.
+typedef struct kim_request_end {
+    kim_err err;        // 0: it did not fail
+    const char *error;  // the sentence that goes with it; valid during the call
+    kim_answer_end end; // of one that did not fail: why. KIM_ANSWER_CALLER also if it was cancelled
+    uint32_t prompt_tokens, reused_tokens; // the latter: of the prompt, those of another session
+    uint32_t answer_tokens;                // given out
+} kim_request_end;
+
+typedef struct kim_request {
+    // At least one position of the context must be left for the answer. Tokens are copied, pictures
+    // shared. `progress` returning false ends the request as a cancellation does.
+    kim_prompt prompt;
+    kim_sampling sampling;
+    kim_answer_params answer; // its `user` is that of `ended` too
+    // Called once, when it has ended, however that was; but not by kim_batch_destroy. NULL: none
+    void (*ended)(void *user, const kim_request_end *end);
+} kim_request;
+
+// Memory on the device is taken for all sessions at once, just what kim_batch_plan says.
+KIM_API kim_err kim_batch_create(kim_batch **out, kim_model *model, const kim_batch_params *params);
+KIM_API void kim_batch_destroy(kim_batch **batch);
+KIM_API kim_err kim_batch_plan(const kim_model *model, const kim_gpu *gpu,
+                               const kim_batch_params *params, kim_plan *out);
+
+// Queues a request. What is wrong with it is said here, and harms no other.
+//
+// id: set to what kim_batch_cancel takes, before any callback of the request is called; NULL: not
+//     wanted
+KIM_API kim_err kim_batch_add(kim_batch *batch, const kim_request *request, uint64_t *id);
+
+// Ends a request within the next step. False: it has ended already, or never was.
+KIM_API bool kim_batch_cancel(kim_batch *batch, uint64_t id);
+
+// One step: at most one token of each answer that runs is given out, and one piece of a prompt is
+// read. The device goes on with the next step when this returns.
+//
+// idle: set to whether no request is left; NULL: not wanted
+// After a failure all requests have ended with it, nothing is kept, and new ones may be added.
+KIM_API kim_err kim_batch_step(kim_batch *batch, bool *idle);
+
+// Steps until no request is left.
+KIM_API kim_err kim_batch_run(kim_batch *batch);
+
+typedef struct kim_batch_stats {
+    uint32_t waiting, reading, answering; // requests now
+    uint64_t prompt_tokens;               // read; since the batch was made, as all that follows
+    uint64_t reused_tokens;               // that did not have to be
+    uint64_t answer_tokens;               // given out
+    uint64_t pieces, steps;               // of prompts; of answers
+    uint64_t recorded; // steps that had to be recorded, since the answers were others than before
+    uint64_t dispatches, submits, barriers;
+    uint32_t step_dispatches, step_submits; // of the last step of answers
+} kim_batch_stats;
+KIM_API void kim_batch_get_stats(const kim_batch *batch, kim_batch_stats *out);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include "session.h"
 
 #include "sampler.h"
+#include "speculative.h"
 
 #include "host/error.h"
 #include "host/ops_pipelines.h"
@@ -10,11 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static kim_err fill_zero(kim_session *s)
+kim_err session_memory_zero(session_memory *mem, stream *st)
 {
     kim_err err = KIM_OK;
-    stream *st = s->decode.st;
-    pool *const pools[] = { &s->memory.local, &s->memory.global, &s->memory.activations };
+    pool *const pools[] = { &mem->local, &mem->global, &mem->activations };
     // Attention multiplies the V of masked keys by 0, and matmuls the padding of rows: neither may
     // be what was in memory before, which could be a NaN.
     for (size_t i = 0; i < sizeof pools / sizeof pools[0]; i++)
@@ -81,23 +81,21 @@ kim_err kim_session_create(kim_session **out, kim_model *model, const kim_sessio
     s = calloc(1, sizeof *s);
     REQUIRE_MEMORY(s);
     s->model = model;
+    s->params = p;
     s->context = p.context;
     s->batch = p.batch;
     s->tokens = malloc(p.context * sizeof *s->tokens);
     REQUIRE_MEMORY(s->tokens);
     TRY(session_place(&s->memory, model, model->gpu, &p));
-    TRY(pool_commit(&s->memory.local, model->gpu));
-    TRY(pool_commit(&s->memory.global, model->gpu));
-    TRY(pool_commit(&s->memory.activations, model->gpu));
-    TRY(pool_commit(&s->memory.upload, model->gpu));
-    TRY(pool_commit(&s->memory.readback, model->gpu));
+    TRY(session_memory_commit(&s->memory, model->gpu));
     TRY(session_make_pipelines(model, &p));
     TRY(stream_create(&s->decode.st, model->gpu));
     TRY(stream_create(&s->prompt.st, model->gpu));
     TRY(stream_create(&s->answer.first, model->gpu));
     TRY(stream_create(&s->answer.steps[0], model->gpu));
     TRY(stream_create(&s->answer.steps[1], model->gpu));
-    TRY(fill_zero(s));
+    TRY(session_memory_zero(&s->memory, s->decode.st));
+    TRY(speculation_create(&s->speculation, model, &p));
     *out = s;
     return KIM_OK;
 error:
@@ -110,6 +108,7 @@ void kim_session_destroy(kim_session **session)
     if (!session || !*session)
         return;
     kim_session *s = *session;
+    speculation_destroy(&s->speculation);
     stream_destroy(&s->decode.st);
     stream_destroy(&s->prompt.st);
     stream_destroy(&s->answer.first);
@@ -216,7 +215,7 @@ error:
     return err;
 }
 
-kim_err session_restore_rings(kim_session *s)
+bool session_rings_hold(const kim_session *s, uint32_t position)
 {
     // A local layer at position p needs the keys from p - window + 1 on; those below written - rows
     // are gone.
@@ -225,20 +224,25 @@ kim_err session_restore_rings(kim_session *s)
         uint32_t lost = s->written > c->rows ? s->written - c->rows : 0;
         if (s->loaded > c->window && lost < s->loaded - c->window)
             lost = s->loaded - c->window;
-        const uint32_t needed = s->position + 1 > c->window ? s->position + 1 - c->window : 0;
-        if (lost > needed && s->position) {
-            const uint32_t n = s->position;
-            s->position = s->written = s->loaded = 0;
-            const kim_err err =
-                run_tokens(s, &(kim_prompt){ .tokens = s->tokens, .count = n }, NULL);
-            s->position = n; // what was read is in s->tokens in any case; the next try starts anew
-            s->has_logits = false; // as after any cut
-            if (err)
-                s->written = UINT32_MAX;
-            return err;
-        }
+        const uint32_t needed = position + 1 > c->window ? position + 1 - c->window : 0;
+        if (lost > needed && position)
+            return false;
     }
-    return KIM_OK;
+    return true;
+}
+
+kim_err session_restore_rings(kim_session *s)
+{
+    if (session_rings_hold(s, s->position))
+        return KIM_OK;
+    const uint32_t n = s->position;
+    s->position = s->written = s->loaded = 0;
+    const kim_err err = run_tokens(s, &(kim_prompt){ .tokens = s->tokens, .count = n }, NULL);
+    s->position = n;       // what was read is in s->tokens in any case; the next try starts anew
+    s->has_logits = false; // as after any cut
+    if (err)
+        s->written = UINT32_MAX;
+    return err;
 }
 
 static kim_err check_room(const kim_session *s, uint32_t position, uint32_t n)
@@ -343,9 +347,7 @@ kim_err kim_session_fork(kim_session **out, const kim_session *session)
     if (!out || !session)
         FAIL(KIM_ERR_ARGUMENT, "kim_session_fork: out or session is NULL");
     *out = NULL;
-    TRY(kim_session_create(
-        &s, session->model,
-        &(kim_session_params){ .context = session->context, .batch = session->batch }));
+    TRY(kim_session_create(&s, session->model, &session->params));
     // the same model and parameters: the pools are laid out alike
     session_memory *from = (session_memory *)&session->memory;
     stream *st = s->prompt.st;
@@ -381,6 +383,8 @@ void kim_session_get_stats(const kim_session *session, kim_session_stats *out)
         out->submits += one.submits;
         out->barriers += one.barriers;
     }
+    if (session->speculation)
+        speculation_get_stats(session->speculation, out);
     stream_get_stats(session->answer.recorded ? session->answer.steps[0] : session->decode.st,
                      &one);
     out->decode_dispatches = one.list_dispatches;

@@ -5,7 +5,8 @@
 
 #include "model.h"
 
-#define SCORE_ROWS 16 // rows of logits made at once when a prompt is scored
+#define MOST_SESSIONS 64 // decoded together
+#define SCORE_ROWS 16    // rows of logits made at once when a prompt is scored
 
 // All memory of a session, placed by session_place; nothing is allocated on the device before
 // every size is known.
@@ -29,7 +30,7 @@ typedef struct session_memory {
     span control;          // CONTROL_ROW(batch + 1, 0) words
     span history;          // [context + 1] tokens by position, for what draws the next
     span sampling;         // struct sampling_block
-    span sample_scratch;   // sample_scratch_bytes
+    span sample_scratch;   // [rows that are drawn from at once] sample_scratch_bytes
     span results;          // [SAMPLE_SLOTS, 4] tokens drawn
     span soft;             // [batch, hidden] rows of pictures; bytes 0 where the model sees none
     span logits_back;      // [vocab]
@@ -50,10 +51,11 @@ typedef struct session_pictures {
 
 // What a recorded stream computes after the layers.
 typedef enum step_output {
-    STEP_NOTHING,   // a part of a prompt that goes on
-    STEP_LOGITS,    // of the last token
-    STEP_SCORES,    // of all tokens, and the logits of the last
-    STEP_ON_DEVICE, // logits of the last token, which the host does not read
+    STEP_NOTHING,        // a part of a prompt that goes on
+    STEP_LOGITS,         // of the last token
+    STEP_SCORES,         // of all tokens, and the logits of the last
+    STEP_ON_DEVICE,      // logits of the last token, which the host does not read
+    STEP_ROWS_ON_DEVICE, // the same of all tokens, at most SCORE_ROWS
 } step_output;
 
 // A stream and what it was recorded for.
@@ -73,12 +75,14 @@ typedef struct answer_streams {
 
 struct kim_session {
     kim_model *model;
+    kim_session_params params; // filled in
     uint32_t context, batch;
     session_memory memory;
     step_stream decode; // one token
     step_stream prompt; // the last shape of batch
     answer_streams answer;
-    int32_t *tokens; // [context]
+    struct speculation *speculation; // NULL: no drafts
+    int32_t *tokens;                 // [context]
     session_pictures pictures;
     uint32_t position;
     uint32_t written; // one beyond the highest position whose K and V were written: positions below
@@ -97,6 +101,18 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
                       const kim_session_params *p);
 void session_memory_destroy(session_memory *mem);
 
+// Places many sessions that share all but what is their own: K and V, control block and what draws
+// tokens. Their activations are for one step at a time: of up to p->batch rows, or a row of each.
+//
+// shared: has the pools, and stays where it is; without K and V and all else that is one session's
+// each:   [n] zeros before; set to what a session of its own would have, without the pools
+kim_err session_place_many(session_memory *shared, session_memory *each, uint32_t n,
+                           const kim_model *m, const kim_gpu *gpu, const kim_session_params *p);
+kim_err session_memory_commit(session_memory *mem, kim_gpu *gpu);
+kim_err session_memory_zero(session_memory *mem, stream *st); // with an empty stream, left so
+// kv: of one session
+kim_plan session_memory_plan(const session_memory *mem, const kv_cache *kv, const kim_model *model);
+
 // Makes all pipelines that a session needs now and at once, not one by one in the middle of an
 // answer; those that exist already are skipped. session.c
 //
@@ -108,6 +124,10 @@ kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p);
 // scored: with STEP_SCORES, the tokens the control block will hold: rows, or one more
 kim_err forward_record(stream *st, const kim_model *m, const session_memory *mem, uint32_t rows,
                        step_output output, uint32_t scored);
+
+// The same for one token each of n sessions of session_place_many. Leaves logits [n, vocab].
+kim_err forward_record_each(stream *st, const kim_model *m, const session_memory *const *each,
+                            uint32_t n);
 
 // ---- pictures: session_pictures.c
 
@@ -134,8 +154,29 @@ uint32_t session_common(const kim_session *s, const kim_prompt *prompt,
 // next: tokens[rows] exists: the one after the batch
 void session_write_rows(const kim_session *s, const int32_t *tokens, uint32_t rows, bool next);
 
+// Whether the rings of the local layers have all that a token at `position` sees.
+bool session_rings_hold(const kim_session *s, uint32_t position);
+
 // Checks that the session can go on from here and lets it: after a cut too far back for the rings,
 // the kept tokens are read again.
 kim_err session_restore_rings(kim_session *s);
+
+// Copies the K and V that a token at `position` sees to another session of the same shape; the
+// rings must hold them. Adds to the stream. session_file.c
+kim_err session_copy_kv(stream *st, const kim_session *to, const kim_session *from,
+                        uint32_t position);
+
+// ---- drawing on the device: session_answer.c
+
+// What op_sample needs of a session whose logits are those of its memory.
+sample_params session_sample_of(const kim_session *s, bool greedy);
+
+// Writes the sampling block for step 0. stops: NULL: the tokens that end an answer
+void session_write_sampling(const kim_session *s, const kim_sampler *sampler, const int32_t *stops,
+                            uint32_t n_stops);
+
+// Takes what step `step` drew and has left; the steps are taken in order. The sampler moves on.
+kim_err session_take_result(const kim_session *s, kim_sampler *sampler, uint32_t step,
+                            kim_answer_token *out, bool *stop);
 
 #endif

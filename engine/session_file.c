@@ -156,6 +156,30 @@ error:
     return err;
 }
 
+kim_err session_copy_kv(stream *st, const kim_session *to, const kim_session *from,
+                        uint32_t position)
+{
+    kim_err err = KIM_OK;
+    const architecture *a = &from->model->arch;
+    for (uint32_t i = 0; i < a->layers; i++) {
+        const kv_cache *x = &to->memory.kv[i], *y = &from->memory.kv[i];
+        uint32_t first, end;
+        kept_groups(y, position, &first, &end);
+        for (uint32_t head = 0; head < a->kv_heads; head++)
+            for (uint32_t g = first, n; g < end; g += n) {
+                const kv_run k = run_at(a, y, &y->k, head, g, end);
+                const kv_run v = run_at(a, y, &y->v, head, g, end);
+                const kv_run to_k = run_at(a, x, &x->k, head, g, end);
+                const kv_run to_v = run_at(a, x, &x->v, head, g, end);
+                TRY(stream_copy(st, &to_k.in_cache, &k.in_cache));
+                TRY(stream_copy(st, &to_v.in_cache, &v.in_cache));
+                n = k.groups;
+            }
+    }
+error:
+    return err;
+}
+
 // A staging buffer for the largest layer.
 static kim_err create_staging(const kim_session *s, uint64_t position, pool_use use, pool *p,
                               span *out)

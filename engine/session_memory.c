@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a session takes on the device: every tensor is placed before anything is allocated.
-#include "session.h"
+#include "speculative.h"
 
 #include "host/error.h"
 #include "host/matmul_ways.h"
@@ -35,7 +35,7 @@ kim_err session_params_fill(const kim_model *m, const kim_session_params *given,
         out->batch = encoder_get_shape(m->vision)->tokens;
     if (out->batch > out->context)
         out->batch = out->context;
-    return KIM_OK;
+    return speculation_params_fill(m, out);
 }
 
 // K and V of every layer: all positions, or a ring of what the window of the oldest token of a
@@ -79,13 +79,19 @@ static kim_err place_rows(pool *p, uint32_t rows, uint64_t words, span *out)
     return pool_place(p, rows * words * 4, out);
 }
 
-// What tokens are drawn with on the device.
-static kim_err place_sampling(session_memory *mem, const kim_model *m, uint32_t context)
+// What a session has for itself: K and V, where it stands, and what tokens are drawn with on the
+// device.
+static kim_err place_own(session_memory *mem, const kim_model *m, const kim_session_params *p)
 {
     kim_err err = KIM_OK;
-    TRY(place_rows(&mem->upload, 1, context + 1ull, &mem->history));
+    mem->kv = calloc(m->arch.layers, sizeof *mem->kv);
+    REQUIRE_MEMORY(mem->kv);
+    TRY(place_kv(mem, m, p));
+    TRY(place_rows(&mem->upload, 1, CONTROL_ROW(p->batch + 1ull, 0), &mem->control));
+    const uint64_t scratch = sample_scratch_bytes(m->arch.vocab) * speculation_rows(p);
+    TRY(place_rows(&mem->upload, 1, p->context + 1ull, &mem->history));
     TRY(pool_place(&mem->upload, sizeof(struct sampling_block), &mem->sampling));
-    TRY(pool_place(&mem->activations, sample_scratch_bytes(m->arch.vocab), &mem->sample_scratch));
+    TRY(pool_place(&mem->activations, scratch, &mem->sample_scratch));
     TRY(place_rows(&mem->readback, SAMPLE_SLOTS, 4, &mem->results));
 error:
     return err;
@@ -98,8 +104,9 @@ static uint32_t widest(const architecture *a)
     return a->feed_forward > most ? a->feed_forward : most;
 }
 
+// sessions: that are decoded together
 static kim_err place_activations(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
-                                 uint32_t batch)
+                                 uint32_t batch, uint32_t sessions)
 {
     kim_err err = KIM_OK;
     const architecture *a = &m->arch;
@@ -123,11 +130,10 @@ static kim_err place_activations(session_memory *mem, const kim_model *m, const 
         TRY(place_rows(to, batch, 2ull * a->feed_forward, &mem->gate_up));
     if (packed)
         TRY(pool_place(to, packed, &mem->packed));
-    TRY(pool_place(to, attention_partial_bytes(&shape, most_keys), &mem->partial));
+    TRY(pool_place(to, attention_partial_bytes(&shape, most_keys, sessions), &mem->partial));
     TRY(pool_place(to, 4, &mem->counter));
-    TRY(place_rows(to, SCORE_ROWS, a->vocab, &mem->logits));
+    TRY(place_rows(to, sessions > SCORE_ROWS ? sessions : SCORE_ROWS, a->vocab, &mem->logits));
     TRY(place_rows(to, batch, 4, &mem->scores));
-    TRY(place_rows(&mem->upload, 1, CONTROL_ROW(batch + 1ull, 0), &mem->control));
     if (m->vision)
         TRY(place_rows(&mem->upload, batch, a->hidden, &mem->soft));
     TRY(place_rows(&mem->readback, 1, a->vocab, &mem->logits_back));
@@ -163,10 +169,8 @@ static void name_tensors(session_memory *mem, uint32_t layers)
     mem->soft.name = "soft tokens";
 }
 
-kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
-                      const kim_session_params *p)
+static void init_pools(session_memory *mem, const kim_gpu *gpu)
 {
-    kim_err err = KIM_OK;
     const uint64_t limit = gpu ? pool_limit_of(gpu) : 0;
     memset(mem, 0, sizeof *mem);
     pool_init(&mem->local, "K and V of the local layers", POOL_DEVICE, limit);
@@ -174,15 +178,55 @@ kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gp
     pool_init(&mem->activations, "activations", POOL_DEVICE, limit);
     pool_init(&mem->upload, "tokens", POOL_UPLOAD, limit);
     pool_init(&mem->readback, "logits for the host", POOL_READBACK, limit);
-    mem->kv = calloc(m->arch.layers, sizeof *mem->kv);
-    REQUIRE_MEMORY(mem->kv);
-    TRY(place_kv(mem, m, p));
-    TRY(place_activations(mem, m, gpu, p->batch));
-    TRY(place_sampling(mem, m, p->context));
+}
+
+kim_err session_place(session_memory *mem, const kim_model *m, const kim_gpu *gpu,
+                      const kim_session_params *p)
+{
+    kim_err err = KIM_OK;
+    init_pools(mem, gpu);
+    TRY(place_own(mem, m, p));
+    TRY(place_activations(mem, m, gpu, p->batch, 1));
     name_tensors(mem, m->arch.layers);
     return KIM_OK;
 error:
     session_memory_destroy(mem);
+    return err;
+}
+
+kim_err session_place_many(session_memory *shared, session_memory *each, uint32_t n,
+                           const kim_model *m, const kim_gpu *gpu, const kim_session_params *p)
+{
+    kim_err err = KIM_OK;
+    init_pools(shared, gpu);
+    for (uint32_t i = 0; i < n; i++) {
+        TRY(place_own(shared, m, p));
+        if (i == 0)
+            TRY(place_activations(shared, m, gpu, p->batch, n));
+        name_tensors(shared, m->arch.layers);
+        each[i] = *shared;
+        memset(&each[i].local, 0, sizeof each[i].local);
+        memset(&each[i].global, 0, sizeof each[i].global);
+        memset(&each[i].activations, 0, sizeof each[i].activations);
+        memset(&each[i].upload, 0, sizeof each[i].upload);
+        memset(&each[i].readback, 0, sizeof each[i].readback);
+        shared->kv = NULL;
+    }
+    return KIM_OK;
+error:
+    session_memory_destroy(shared);
+    return err;
+}
+
+kim_err session_memory_commit(session_memory *mem, kim_gpu *gpu)
+{
+    kim_err err = KIM_OK;
+    TRY(pool_commit(&mem->local, gpu));
+    TRY(pool_commit(&mem->global, gpu));
+    TRY(pool_commit(&mem->activations, gpu));
+    TRY(pool_commit(&mem->upload, gpu));
+    TRY(pool_commit(&mem->readback, gpu));
+error:
     return err;
 }
 
@@ -197,6 +241,25 @@ void session_memory_destroy(session_memory *mem)
     memset(mem, 0, sizeof *mem);
 }
 
+kim_plan session_memory_plan(const session_memory *mem, const kv_cache *kv, const kim_model *model)
+{
+    kim_plan plan = {
+        .weights = pool_bytes(&model->weights),
+        .kv_local = pool_bytes(&mem->local),
+        .kv_global = pool_bytes(&mem->global),
+        .activations =
+            pool_bytes(&mem->activations) + pool_bytes(&mem->upload) + pool_bytes(&mem->readback),
+    };
+    for (uint32_t i = 0; i < model->arch.layers; i++)
+        if (model->arch.is_local[i])
+            plan.kv_local_rows = kv[i].rows;
+    if (model->vision)
+        encoder_plan(model->vision, &plan.vision_weights, &plan.vision_activations);
+    plan.total = plan.weights + plan.kv_local + plan.kv_global + plan.activations +
+                 plan.vision_weights + plan.vision_activations;
+    return plan;
+}
+
 kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_session_params *params,
                        kim_plan *out)
 {
@@ -208,20 +271,9 @@ kim_err kim_model_plan(const kim_model *model, const kim_gpu *gpu, const kim_ses
     TRY(model_check_text(model));
     TRY(session_params_fill(model, params, &p));
     TRY(session_place(&mem, model, gpu, &p));
-    *out = (kim_plan){
-        .weights = pool_bytes(&model->weights),
-        .kv_local = pool_bytes(&mem.local),
-        .kv_global = pool_bytes(&mem.global),
-        .activations =
-            pool_bytes(&mem.activations) + pool_bytes(&mem.upload) + pool_bytes(&mem.readback),
-    };
-    for (uint32_t i = 0; i < model->arch.layers; i++)
-        if (model->arch.is_local[i])
-            out->kv_local_rows = mem.kv[i].rows;
-    if (model->vision)
-        encoder_plan(model->vision, &out->vision_weights, &out->vision_activations);
-    out->total = out->weights + out->kv_local + out->kv_global + out->activations +
-                 out->vision_weights + out->vision_activations;
+    *out = session_memory_plan(&mem, mem.kv, model);
+    TRY(speculation_plan(gpu, &p, &out->draft));
+    out->total += out->draft;
 error:
     session_memory_destroy(&mem);
     return err;

@@ -6,4 +6,7 @@
 // Seconds since some moment; never goes back.
 double clock_seconds(void);
 
+// Processor time of this process, of all its threads, in seconds.
+double clock_cpu_seconds(void);
+
 #endif

@@ -72,15 +72,42 @@ KIM_API kim_err kim_list_devices(kim_device_info *infos, uint32_t *count);
 // What of the shaders this build lacks because of its GLSL compiler, in one line; "" when nothing.
 KIM_API const char *kim_build_missing(void);
 
+// What was tried to choose between ways to do the same, and what was chosen.
+typedef struct kim_tuning_row {
+    char choice[24];    // "memory", "many columns", "tile", "few columns"
+    char candidate[24]; // "address", "half", "8 lanes"
+    double seconds;     // of some products of common shapes; not a number: it was struck off
+    bool chosen;
+    char problem[240]; // why it was struck off: what is wrong, and by how much; else ""
+} kim_tuning_row;
+
+#define KIM_TUNING_ROWS 24
+typedef struct kim_tuning {
+    uint32_t count; // 0: nothing was measured, and the defaults are taken
+    kim_tuning_row rows[KIM_TUNING_ROWS];
+} kim_tuning;
+
+typedef enum kim_tuning_mode {
+    KIM_TUNING_AUTO = 0, // as was measured before on this device with this driver; a GPU is
+                         // measured on first use, which takes a second or two
+    KIM_TUNING_OFF,      // the defaults
+    KIM_TUNING_NOW,      // measures, and keeps it
+} kim_tuning_mode;
+
 typedef struct kim_gpu_params {
     const char *device;  // index, part of the name, or UUID; NULL: the best one
     uint64_t memory_cap; // bytes never to be crossed on the device; 0: no cap
     kim_memory_mode memory_mode;
     // where the pipeline cache is kept; NULL: the user's cache folder; "": nowhere
     const char *cache_dir;
+    kim_tuning_mode tuning; // needs the cache folder, and memory for some products; a CPU driver,
+                            // which compiles for seconds, and validation are for NOW only
     bool validation; // ask for the validation layers, synchronisation included; their messages
                      // come through log as errors and are counted
-    kim_log_fn log;  // NULL: silent
+    // keep what the driver's compiler says of pipelines, where it does: registers and spills of
+    // kernels.h; a driver may compile anew for it
+    bool statistics;
+    kim_log_fn log; // NULL: silent
     void *log_user;
 } kim_gpu_params;
 
@@ -89,6 +116,16 @@ KIM_API void kim_gpu_destroy(kim_gpu **gpu);
 
 // Valid as long as the gpu.
 KIM_API const kim_device_info *kim_gpu_info(const kim_gpu *gpu);
+
+// The one that was chosen, never KIM_MEMORY_AUTO.
+KIM_API kim_memory_mode kim_gpu_memory_mode(const kim_gpu *gpu);
+
+// What the choices of this device rest on.
+KIM_API void kim_gpu_get_tuning(const kim_gpu *gpu, kim_tuning *out);
+
+// The same of a device that is not open, as far as it is kept. cache_dir: as in kim_gpu_params
+KIM_API void kim_device_get_tuning(const kim_device_info *info, const char *cache_dir,
+                                   kim_tuning *out);
 
 // Messages of the validation layers so far; 0 when they are off.
 KIM_API uint32_t kim_gpu_validation_messages(const kim_gpu *gpu);
@@ -108,14 +145,19 @@ KIM_API void kim_gpu_get_stats(const kim_gpu *gpu, kim_gpu_stats *out);
 // What the device reaches at best, measured.
 typedef enum kim_peak {
     KIM_PEAK_COPY, // bytes a second, read and written, of a copy by a shader that no cache holds
-    KIM_PEAK_FP32, // operations a second: multiplications and additions in registers
+    // operations a second, in registers: a multiplication with an addition is two
+    KIM_PEAK_FP32,
+    KIM_PEAK_FP16,        // in lanes
+    KIM_PEAK_INT8_DOT,    // dot products of four
+    KIM_PEAK_HALF_MATRIX, // by the device's matrices, see kim_device_info.matrix_half
+    KIM_PEAK_INT8_MATRIX,
     KIM_PEAK_COUNT,
 } kim_peak;
 
 // Measures them now, which takes a second or less on a GPU, and up to half a GiB of its memory, as
 // much as there is. Nothing else should run on the device.
 //
-// peaks: [KIM_PEAK_COUNT]
+// peaks: [KIM_PEAK_COUNT]; 0: this device, or this build, has no such arithmetic
 KIM_API kim_err kim_gpu_measure_peaks(kim_gpu *gpu, double *peaks);
 
 #ifdef __cplusplus

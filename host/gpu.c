@@ -8,6 +8,7 @@
 #include "matmul_ways.h"
 #include "pacing.h"
 #include "pipeline.h"
+#include "tuning.h"
 
 #include "shaders/kim_shared.h"
 
@@ -112,7 +113,7 @@ static void list_features(const kim_gpu *g, device_features *f)
             .timelineSemaphore = VK_TRUE,
             .subgroupBroadcastDynamicId = VK_TRUE,
             .bufferDeviceAddress = g->address,
-            .shaderFloat16 = half,
+            .shaderFloat16 = g->info.float16,
             .shaderInt8 = int8,
             .vulkanMemoryModel = half || int8,
         },
@@ -285,8 +286,9 @@ error:
     return err;
 }
 
-// Addresses where the device has them; the table on Intel, whose compiler spends 20 to 30% fewer
-// cycles on it, and where the loader of old lavapipe makes addresses several times slower.
+// Before it is measured: addresses where the device has them; the table on Intel, whose compiler
+// spends 20 to 30% fewer cycles on it, and where the loader of old lavapipe makes addresses several
+// times slower.
 static bool choose_address(const kim_gpu *g, kim_memory_mode wanted)
 {
     const bool intel = g->info.vendor_id == 0x8086;
@@ -332,17 +334,13 @@ error:
     return err;
 }
 
-kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
+kim_err gpu_open(kim_gpu **out, const kim_gpu_params *params, kim_memory_mode mode)
 {
     kim_err err = KIM_OK;
-    kim_gpu *g = NULL;
-    if (!out)
-        FAIL(KIM_ERR_ARGUMENT, "kim_gpu_create: out is NULL");
-    *out = NULL;
-    g = calloc(1, sizeof *g);
+    kim_gpu *g = calloc(1, sizeof *g);
     REQUIRE_MEMORY(g);
-    if (params)
-        g->params = *params;
+    g->params = *params;
+    g->params.memory_mode = mode;
     pthread_mutex_init(&g->lock, NULL);
     TRY(vulkan_load());
     TRY(vulkan_instance_create(&g->instance, g->params.validation));
@@ -350,7 +348,7 @@ kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics)
         TRY(create_messenger(g));
     TRY(open_physical(g, &g->params));
     g->statistics =
-        statistics &&
+        g->params.statistics &&
         device_has_extension(g->physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     TRY(create_device(g));
     TRY(create_layout(g));
@@ -365,7 +363,11 @@ error:
 
 kim_err kim_gpu_create(kim_gpu **out, const kim_gpu_params *params)
 {
-    return gpu_create(out, params, false);
+    const kim_gpu_params defaults = { 0 };
+    if (!out)
+        return kim_fail(KIM_ERR_ARGUMENT, "kim_gpu_create: out is NULL");
+    *out = NULL;
+    return tuning_open(out, params ? params : &defaults);
 }
 
 void kim_gpu_destroy(kim_gpu **gpu)
@@ -473,6 +475,11 @@ void gpu_memory_return(kim_gpu *g, uint64_t bytes)
 const kim_device_info *kim_gpu_info(const kim_gpu *gpu)
 {
     return &gpu->info;
+}
+
+kim_memory_mode kim_gpu_memory_mode(const kim_gpu *gpu)
+{
+    return gpu->address ? KIM_MEMORY_ADDRESS : KIM_MEMORY_TABLE;
 }
 
 uint32_t kim_gpu_validation_messages(const kim_gpu *gpu)

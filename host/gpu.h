@@ -52,6 +52,9 @@ struct kim_gpu {
     uint64_t block_limit;
     uint32_t matmul_ways;  // set of bits: those that this device and this build have
     matmul_way matmul_way; // the one that is taken, where the weights' type lets it
+    uint32_t few_shape;    // of few_shapes, tile_shape: of tile_shapes (ops_pipelines.h)
+    uint32_t tile_shape;
+    kim_tuning tuning; // what was measured to choose these
 
     // One queue; `lock` guards it, the table, the timeline's count and what is known of durations.
     pthread_mutex_t lock;
@@ -85,8 +88,8 @@ struct kim_gpu {
     _Atomic uint64_t trace_runs; // handed in since it was set
 };
 
-// kim_gpu_create; with statistics where the driver has them, see pipeline_statistics.h
-kim_err gpu_create(kim_gpu **out, const kim_gpu_params *params, bool statistics);
+// Opens a device in a mode, without any choice by measurement.
+kim_err gpu_open(kim_gpu **out, const kim_gpu_params *params, kim_memory_mode mode);
 
 void gpu_log(const kim_gpu *g, kim_log_level level, const char *fmt, ...) KIM_PRINTF(3, 4);
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Ways to multiply weights by many columns: which ones a device has, and which one is taken.
 //
-// By default the fp16 matrices of a GPU, where it has none fp32 tiles, and on a CPU MATMUL_FEW,
-// where lanes that load for each other are faster than shared memory. int8 rounds activations to
-// seven bits: it is never taken unless asked for.
+// What is fastest is measured (tuning.h). Before that, the fp16 matrices of a GPU, where it has
+// none fp32 tiles, and on a CPU MATMUL_FEW, where lanes that load for each other are faster than
+// shared memory. int8 rounds activations to seven bits: it is never taken unless asked for.
 #ifndef KIM_MATMUL_WAYS_H
 #define KIM_MATMUL_WAYS_H
 

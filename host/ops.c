@@ -9,12 +9,6 @@
 
 // ------------------------------------------------------------------------------------ matmul
 
-// `at` bytes further
-static kim_handle handle_part(const stream *st, const span *s, uint64_t at)
-{
-    return span_handle(s) + (stream_gpu(st)->address ? at : at << 32);
-}
-
 // Where the parts of a product write, and their share of the bias.
 static uint64_t part_offset(const linear *w, const linear_part *part)
 {
@@ -421,9 +415,10 @@ static uint32_t keys_seen(const kv_cache *c)
     return c->window < c->rows ? c->window : c->rows;
 }
 
-uint64_t attention_partial_bytes(const head_shape *s, uint32_t cache_rows)
+uint64_t attention_partial_bytes(const head_shape *s, uint32_t cache_rows, uint32_t sessions)
 {
-    return 8ull * s->heads * attention_splits(cache_rows, 1) * (s->head + 2) * 4;
+    const uint64_t rows = sessions > SPLIT_ROWS ? sessions : SPLIT_ROWS;
+    return rows * s->heads * attention_splits(cache_rows, 1) * (s->head + 2) * 4;
 }
 
 // Joins the splits.
@@ -458,15 +453,16 @@ static kim_err combine(stream *st, const attention_params *p, uint32_t splits)
 }
 
 // rope: NULL, or what is done before
-static kim_err attention(stream *st, const attention_params *p, const rope_params *rope)
+// splits: set to those that are left in p->partial, to be joined if there are more than one
+static kim_err attention(stream *st, const attention_params *p, const rope_params *rope,
+                         uint32_t *splits)
 {
-    kim_err err = KIM_OK;
     const head_shape *s = &p->shape;
     const uint32_t keys = keys_seen(p->cache);
     const pipeline_key key = attention_pipeline(stream_gpu(st), s, p->rows, keys, rope != NULL);
     const uint32_t group = key.constants[ATTENTION_GROUP];
-    const uint32_t splits = key.constants[ATTENTION_SPLITS];
-    const span *to = splits > 1 ? p->partial : p->y;
+    *splits = key.constants[ATTENTION_SPLITS];
+    const span *to = *splits > 1 ? p->partial : p->y;
     const struct attention_args args = {
         .qkv = span_handle(p->qkv),
         .k_cache = span_handle(&p->cache->k),
@@ -488,8 +484,8 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
     span_use accesses[8] = {
         READS_SOME(*p->qkv, row * s->heads),
         READS_SOME(*p->control, 8ull * p->rows),
-        WRITES_SOME(*to, splits > 1 ? 4ull * p->rows * s->heads * splits * (s->head + 2)
-                                    : row * s->heads),
+        WRITES_SOME(*to, *splits > 1 ? 4ull * p->rows * s->heads * *splits * (s->head + 2)
+                                     : row * s->heads),
         READS_SOME(p->cache->k, 0),
         READS_SOME(p->cache->v, 0),
     };
@@ -508,7 +504,7 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
         .args = &args,
         .args_bytes = sizeof args,
         .groups = { divide_up(p->rows, key.constants[ATTENTION_QUERIES] / group), s->heads / group,
-                    splits },
+                    *splits },
         .work = 4.0 * p->rows * s->heads * s->head * keys,
         .accesses = accesses,
         .n_accesses = n,
@@ -523,22 +519,55 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
                   .rows = p->rows,
                   .window = keys },
     };
-    TRY(stream_dispatch(st, &d));
+    return stream_dispatch(st, &d);
+}
+
+kim_err op_attention(stream *st, const attention_params *p)
+{
+    kim_err err = KIM_OK;
+    uint32_t splits;
+    TRY(attention(st, p, NULL, &splits));
     if (splits > 1)
         TRY(combine(st, p, splits));
 error:
     return err;
 }
 
-kim_err op_attention(stream *st, const attention_params *p)
-{
-    return attention(st, p, NULL);
-}
-
 kim_err op_attention_rope(stream *st, const attention_params *p, const rope_params *rope)
 {
+    const attention_session only = { p->control, p->cache };
     assert(p->rows == 1);
-    return attention(st, p, rope);
+    return op_attention_rope_each(st, p, rope, &only);
+}
+
+kim_err op_attention_rope_each(stream *st, const attention_params *p, const rope_params *rope,
+                               const attention_session *sessions)
+{
+    kim_err err = KIM_OK;
+    const head_shape *s = &p->shape;
+    const uint64_t y_bytes = 4ull * s->heads * s->head;
+    const uint64_t qkv_bytes = y_bytes + 8ull * s->kv_heads * s->head;
+    uint32_t splits = 1;
+    for (uint32_t i = 0; i < p->rows; i++) {
+        const kv_cache *cache = sessions[i].cache;
+        const uint64_t partial_bytes =
+            attention_splits(keys_seen(cache), 1) * (y_bytes + 8ull * s->heads);
+        const span qkv = span_part(p->qkv, i * qkv_bytes, qkv_bytes);
+        const span y = span_part(p->y, i * y_bytes, y_bytes);
+        const span partial = span_part(p->partial, i * partial_bytes, partial_bytes);
+        const attention_params one = { .qkv = &qkv,
+                                       .control = sessions[i].control,
+                                       .cache = cache,
+                                       .partial = &partial,
+                                       .y = &y,
+                                       .shape = *s,
+                                       .rows = 1 };
+        TRY(attention(st, &one, rope, &splits));
+    }
+    if (splits > 1)
+        TRY(combine(st, p, splits));
+error:
+    return err;
 }
 
 kim_err op_attention_full(stream *st, const attention_full_params *p)

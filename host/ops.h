@@ -90,7 +90,18 @@ kim_err op_attention(stream *st, const attention_params *p);
 // op_rope and op_attention in one, for a step of one row; qkv stays as it is. Of `rope`, what
 // attention has too is not looked at.
 kim_err op_attention_rope(stream *st, const attention_params *p, const rope_params *rope);
-uint64_t attention_partial_bytes(const head_shape *shape, uint32_t cache_rows);
+
+// The same for p->rows sessions, with a row each of qkv and y. Each is a dispatch of its own, and
+// none waits for another.
+typedef struct attention_session {
+    const span *control;   // instead of p->control and p->cache
+    const kv_cache *cache; // all of one size
+} attention_session;
+kim_err op_attention_rope_each(stream *st, const attention_params *p, const rope_params *rope,
+                               const attention_session *sessions);
+
+// sessions: the most rows of op_attention_rope_each; 1 where it is not used
+uint64_t attention_partial_bytes(const head_shape *shape, uint32_t cache_rows, uint32_t sessions);
 
 // y[r, i] = gelu(x[r, i]) * x[r, width + i]
 kim_err op_geglu(stream *st, const span *x, const span *y, uint32_t rows, uint32_t width);
@@ -104,22 +115,41 @@ kim_err op_score(stream *st, const span *logits, const span *control, const span
 // step to step is read on the device, so a recorded step can be run again and again. The rule is
 // that of engine/sampler.c.
 //
+// Of several rows, the tokens of those after the first are drafts of what is drawn. As many tokens
+// are drawn as there are right drafts in a row, and one more; they are those that steps of one row
+// would draw from these logits. All but the last have the status SAMPLE_AGREED.
+//
 // Results: see SAMPLE_RESULT_ID and what follows in kim_shared.h. A stop token is drawn and counts
 // as a step like any other. Where nothing can be drawn, the step counts, but token, position and
 // history stay. After both, CONTROL_STOPPED is set, and further steps change nothing.
 typedef struct sample_params {
-    const span *logits;   // [vocab], or more
+    const span *logits;   // [rows, vocab or more]
+    uint64_t logits_at;   // bytes to the first of them
     const span *control;  // CONTROL_STEP and CONTROL_STOPPED are the host's to set first
-    const span *history;  // [context + 1] u32: tokens by position; those up to this row's are there
+    const span *history;  // [context + 1] u32: tokens by position; those up to the last row's are
+                          // there
     const span *sampling; // struct sampling_block
-    const span *scratch;  // sample_scratch_bytes; zeros before the first use
+    const span *scratch;  // [rows] sample_scratch_bytes; zeros before the first use
     const span *results;  // [SAMPLE_SLOTS, 4] u32
     uint32_t vocab;       // ids below it are drawn
-    uint32_t first_row;   // of this step, whose logits these are: 0 in a decode step
+    uint32_t first_row;   // of this step, whose logits the first are: 0 in a decode step
+    uint32_t rows;        // 0: 1
     bool greedy;          // take the most probable; of the sampling block only stops are used
 } sample_params;
 kim_err op_sample(stream *st, const sample_params *p);
-uint64_t sample_scratch_bytes(uint32_t vocab);
+
+// The same for n sessions, which do not wait for each other.
+kim_err op_sample_each(stream *st, const sample_params *list, uint32_t n);
+uint64_t sample_scratch_bytes(uint32_t vocab); // of a row
+
+// The last tokens that op_sample drew for one session become drafts of another's next step: they
+// are the tokens of its rows from 1 on, and stand in its history behind its position.
+typedef struct propose_params {
+    const span *from_control, *from_history; // of the session that drew them
+    const span *control, *history;
+    uint32_t drafts;
+} propose_params;
+kim_err op_propose(stream *st, const propose_params *p);
 
 typedef struct layer_norm_params {
     const span *x, *w, *b, *y; // y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b; not in place

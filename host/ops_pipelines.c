@@ -8,7 +8,6 @@
 #define MAX_COLUMNS 16 // of one workgroup of matmul
 #define MAX_QUERIES 16 // of one workgroup of attention
 #define SPLIT_KEYS 512 // a cache with more than two such runs is split when queries are few
-#define SPLIT_ROWS 8   // few
 #define MAX_SPLITS 8
 #define FULL_DIMENSIONS 40 // of a lane of attention_full on a GPU, at most
 
@@ -18,6 +17,18 @@ static uint32_t workgroup(const kim_gpu *g, uint32_t of_gpu)
 {
     return g->info.type == KIM_DEVICE_CPU ? 8 : of_gpu;
 }
+
+const few_shape few_shapes[FEW_SHAPES] = {
+    { "8 lanes", 8, 1 },        { "4 lanes", 4, 1 },        { "16 lanes", 16, 1 },
+    { "8 lanes, twice", 8, 2 }, { "4 lanes, twice", 4, 2 },
+};
+
+// A lane makes 4 rows and 4 or 8 columns.
+const tile_shape tile_shapes[TILE_SHAPES] = {
+    { "middle", { 128, 64, 64, 16 }, { 128, 64 } },
+    { "small", { 64, 32, 32, 8 }, { 64, 64 } },
+    { "large", { 256, 64, 128, 16 }, { 128, 128 } },
+};
 
 static uint32_t weight_index(const weight_type *type)
 {
@@ -32,8 +43,9 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
     uint32_t at_once = columns > 1 && g->pass ? 8 : 1; // eight lanes load for eight columns
     while (at_once < columns && at_once < MAX_COLUMNS)
         at_once *= 2;
-    const bool few = at_once <= 8;
-    const uint32_t slices = !cpu && few ? 8 : 1, groups = !cpu && !few ? 8 : 1;
+    const few_shape few = few_shapes[g->few_shape];
+    const uint32_t slices = cpu || at_once > 8 ? 1 : few.slices;
+    const uint32_t groups = cpu ? 1 : at_once > 8 ? 8 : few.groups;
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
         .variant = first + weight_index(type),
@@ -41,25 +53,28 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
     };
 }
 
-// A lane makes 4 rows and 4 or 8 columns, as the shared memory allows.
-static pipeline_key lanes_tile(const kim_gpu *g, enum kim_variant variant, uint32_t flags)
+// shape: of tile_shapes
+static pipeline_key lanes_tile(const kim_gpu *g, enum kim_variant variant, uint32_t shape,
+                               uint32_t flags)
 {
-    const uint32_t columns = g->limits.maxComputeSharedMemorySize < 32768 ? 32 : 64;
-    return (pipeline_key){ variant, { 128, 64, columns, 16, flags } };
+    const uint32_t *t = tile_shapes[shape].lanes;
+    const bool little = g->limits.maxComputeSharedMemorySize < 32768 && t[2] > 32;
+    return (pipeline_key){ variant, { t[0], t[1], little ? 32 : t[2], t[3], flags } };
 }
 
-// Four subgroups, two by two; on a GPU each makes 64 rows and 32 columns, on a CPU two matrices by
+// Four subgroups, two by two; on a CPU each makes two matrices by
 // two, which it compiles faster. Of 32 lanes where the device lets that be chosen.
 static pipeline_key matrices_tile(const kim_gpu *g, enum kim_variant variant,
-                                  const kim_matrix_shape *s, uint32_t flags)
+                                  const kim_matrix_shape *s, uint32_t shape, uint32_t flags)
 {
     const bool cpu = g->info.type == KIM_DEVICE_CPU;
     const bool of_32 = g->info.subgroup_min <= 32 && g->info.subgroup_max >= 32;
     const uint32_t subgroup = of_32 ? 32 : g->info.subgroup_size;
+    const uint32_t *t = tile_shapes[shape].matrices;
     return (pipeline_key){
         .variant = variant,
-        .constants = { 4 * subgroup, cpu ? 4 * s->rows : 128, cpu ? 4 * s->columns : 64, 2, flags,
-                       s->rows, s->columns, s->depth, subgroup },
+        .constants = { 4 * subgroup, cpu ? 4 * s->rows : t[0], cpu ? 4 * s->columns : t[1], 2,
+                       flags, s->rows, s->columns, s->depth, subgroup },
     };
 }
 
@@ -71,12 +86,14 @@ pipeline_key matmul_tile_pipeline(const kim_gpu *g, matmul_way way, const weight
         flags &= ~(uint32_t)MATMUL_TAIL;
     switch (way) {
     case MATMUL_DOT:
-        return lanes_tile(g, KIM_VARIANT_MATMUL_DOT_Q4_0 - 3 + i, flags); // the fourth type
+        return lanes_tile(g, KIM_VARIANT_MATMUL_DOT_Q4_0 - 3 + i, 0, flags); // the fourth type
     case MATMUL_HALF:
-        return matrices_tile(g, KIM_VARIANT_MATMUL_HALF_F16 - 1 + i, &g->info.matrix_half, flags);
+        return matrices_tile(g, KIM_VARIANT_MATMUL_HALF_F16 - 1 + i, &g->info.matrix_half,
+                             g->tile_shape, flags);
     case MATMUL_INT8:
-        return matrices_tile(g, KIM_VARIANT_MATMUL_INT8_Q4_0 - 3 + i, &g->info.matrix_int8, flags);
-    default: return lanes_tile(g, KIM_VARIANT_MATMUL_TILE_F32 + i, flags);
+        return matrices_tile(g, KIM_VARIANT_MATMUL_INT8_Q4_0 - 3 + i, &g->info.matrix_int8, 0,
+                             flags);
+    default: return lanes_tile(g, KIM_VARIANT_MATMUL_TILE_F32 + i, g->tile_shape, flags);
     }
 }
 
@@ -167,6 +184,11 @@ pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage)
     return (pipeline_key){ stage,
                            { workgroup(g, 256 < most ? 256 : most),
                              cpu ? SAMPLE_MOST_CHUNK : SAMPLE_LEAST_CHUNK } };
+}
+
+pipeline_key propose_pipeline(const kim_gpu *g)
+{
+    return (pipeline_key){ KIM_VARIANT_PROPOSE, { workgroup(g, 64) } };
 }
 
 pipeline_key layer_norm_pipeline(const kim_gpu *g)
@@ -274,6 +296,7 @@ static kim_err add_sampling(key_list *l, const kim_gpu *g)
     kim_err err = KIM_OK;
     for (uint32_t i = 0; i < sizeof stages / sizeof *stages; i++)
         TRY(add_key(l, sample_pipeline(g, stages[i])));
+    TRY(add_key(l, propose_pipeline(g)));
 error:
     return err;
 }

@@ -29,9 +29,35 @@ enum {
     SAMPLE_CHUNK = 1, // ids of a workgroup; 0: one workgroup
 };
 
+#define SPLIT_ROWS 8 // of a session, for which attention cuts its keys: not for more at once
+
+// How lanes of a GPU share a product of up to eight columns: so many add up each sum, and so many
+// groups of rows are in a workgroup. Which one is fastest is measured, see tuning.h.
+typedef struct few_shape {
+    const char *name;
+    uint32_t slices, groups;
+} few_shape;
+#define FEW_SHAPES 5
+extern const few_shape few_shapes[FEW_SHAPES]; // the first is the default
+
+// Tiles of many columns on a GPU, in fp32 by lanes, and in fp16 by matrices; int8 has the default.
+typedef struct tile_shape {
+    const char *name;
+    uint32_t lanes[4];    // workgroup, rows, columns, lanes along the rows
+    uint32_t matrices[2]; // rows, columns: of four subgroups
+} tile_shape;
+#define TILE_SHAPES 3
+extern const tile_shape tile_shapes[TILE_SHAPES]; // the first is the default
+
 static inline uint32_t divide_up(uint32_t a, uint32_t b)
 {
     return (a + b - 1) / b;
+}
+
+// `at` bytes further
+static inline kim_handle handle_part(const stream *st, const span *s, uint64_t at)
+{
+    return span_handle(s) + (stream_gpu(st)->address ? at : at << 32);
 }
 
 // flags: MATMUL_BIAS and so on; 0 for paired rows
@@ -51,6 +77,7 @@ pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head);
 pipeline_key geglu_pipeline(const kim_gpu *g);
 pipeline_key score_pipeline(void);
 pipeline_key sample_pipeline(const kim_gpu *g, enum kim_variant stage);
+pipeline_key propose_pipeline(const kim_gpu *g);
 pipeline_key layer_norm_pipeline(const kim_gpu *g);
 pipeline_key average_pool_pipeline(const kim_gpu *g);
 pipeline_key attention_full_pipeline(const kim_gpu *g, uint32_t head);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The operation that draws the next token and moves the session on; see shaders/sample.glsl.
+// The operation that draws the next token, or as many as drafts are right, and moves the session
+// on; see shaders/sample.glsl. And the one by which a session's tokens become drafts.
 #include "ops.h"
 
 #include "ops_pipelines.h"
@@ -17,7 +18,7 @@ uint64_t sample_scratch_bytes(uint32_t vocab)
     uint64_t candidates = 1;
     while (candidates < vocab)
         candidates *= 2;
-    return list_offset(vocab) + candidates * 8;
+    return (list_offset(vocab) + candidates * 8 + 15) & ~15ull;
 }
 
 static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant stage)
@@ -25,9 +26,10 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
     const pipeline_key key = sample_pipeline(stream_gpu(st), stage);
     const uint32_t chunk = key.constants[SAMPLE_CHUNK];
     const uint32_t groups = chunk ? divide_up(p->vocab, chunk) : 1;
+    const uint32_t rows = p->rows ? p->rows : 1;
     const bool moves_on = stage == KIM_VARIANT_SAMPLE_GREEDY || stage == KIM_VARIANT_SAMPLE_DRAW;
     const struct sample_args args = {
-        .logits = span_handle(p->logits),
+        .logits = handle_part(st, p->logits, p->logits_at),
         .control = span_handle(p->control),
         .history = span_handle(p->history),
         .sampling = span_handle(p->sampling),
@@ -37,6 +39,9 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
         .row = p->first_row,
         .groups = groups,
         .list = (uint32_t)list_offset(p->vocab),
+        .rows = rows,
+        .stride = (uint32_t)(p->logits->bytes / 4 / rows),
+        .scratch_row = (uint32_t)sample_scratch_bytes(p->vocab),
     };
     // what the lists of candidates take depends on the logits: only the parts are counted
     const uint64_t parts = 4ull * divide_up(p->vocab, SAMPLE_LEAST_CHUNK) * SAMPLE_PART_WORDS;
@@ -52,8 +57,8 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
         .key = key,
         .args = &args,
         .args_bytes = sizeof args,
-        .groups = { groups, 1, 1 },
-        .work = p->vocab,
+        .groups = { groups, rows, 1 },
+        .work = (double)rows * p->vocab,
         .accesses = accesses,
         .n_accesses = moves_on ? 6 : 5,
         .note = { .op = { .sizes = { { "vocab", p->vocab } } }, // named as the shader
@@ -62,15 +67,56 @@ static kim_err add_stage(stream *st, const sample_params *p, enum kim_variant st
     return stream_dispatch(st, &d);
 }
 
-kim_err op_sample(stream *st, const sample_params *p)
+kim_err op_sample_each(stream *st, const sample_params *list, uint32_t n)
 {
     kim_err err = KIM_OK;
-    if (p->greedy)
-        return add_stage(st, p, KIM_VARIANT_SAMPLE_GREEDY);
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_MAX));
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_COUNT));
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_GATHER));
-    TRY(add_stage(st, p, KIM_VARIANT_SAMPLE_DRAW));
+    static const enum kim_variant stages[] = {
+        KIM_VARIANT_SAMPLE_MAX,
+        KIM_VARIANT_SAMPLE_COUNT,
+        KIM_VARIANT_SAMPLE_GATHER,
+        KIM_VARIANT_SAMPLE_DRAW,
+    };
+    for (uint32_t i = 0; i < n; i++)
+        if (list[i].greedy)
+            TRY(add_stage(st, &list[i], KIM_VARIANT_SAMPLE_GREEDY));
+    // stage by stage: what waits for the stage before waits once for that of all sessions
+    for (uint32_t stage = 0; stage < sizeof stages / sizeof *stages; stage++)
+        for (uint32_t i = 0; i < n; i++)
+            if (!list[i].greedy)
+                TRY(add_stage(st, &list[i], stages[stage]));
 error:
     return err;
+}
+
+kim_err op_sample(stream *st, const sample_params *p)
+{
+    return op_sample_each(st, p, 1);
+}
+
+kim_err op_propose(stream *st, const propose_params *p)
+{
+    const struct propose_args args = {
+        .from_control = span_handle(p->from_control),
+        .from_history = span_handle(p->from_history),
+        .control = span_handle(p->control),
+        .history = span_handle(p->history),
+        .drafts = p->drafts,
+    };
+    const span_use accesses[] = {
+        READS(*p->from_control),
+        READS(*p->from_history),
+        WRITES(*p->control),
+        WRITES(*p->history),
+    };
+    const dispatch d = {
+        .key = propose_pipeline(stream_gpu(st)),
+        .args = &args,
+        .args_bytes = sizeof args,
+        .groups = { 1, 1, 1 },
+        .work = p->drafts,
+        .accesses = accesses,
+        .n_accesses = 4,
+        .note = { .op = { .sizes = { { "drafts", p->drafts } } } },
+    };
+    return stream_dispatch(st, &d);
 }

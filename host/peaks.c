@@ -6,9 +6,9 @@
 #define COPY_BYTES (256u << 20)
 #define CPU_COPY_BYTES (64u << 20)
 #define LEAST_COPY_BYTES (16u << 20)
-#define FP32_LANES (1u << 20)
-#define FP32_LEAST_SECONDS 5e-3
-#define FP32_MOST_ROUNDS 4096
+#define LANES (1u << 20) // of arithmetic
+#define LEAST_SECONDS 5e-3
+#define MOST_ROUNDS 4096
 #define RUNS 8           // of which the best counts, after one that does not
 #define ENOUGH_SECONDS 1 // of all runs: a device that slow is measured well by fewer
 
@@ -27,9 +27,62 @@ kim_err peak_copy(stream *st, const span *to, const span *from)
                                });
 }
 
-kim_err peak_fp32(stream *st, const span *sums, uint32_t rounds)
+bool peak_has(const kim_gpu *gpu, kim_peak peak)
 {
-    const struct peak_fp32_args args = {
+    switch (peak) {
+    case KIM_PEAK_FP16: return gpu->info.float16;
+    case KIM_PEAK_INT8_DOT: return gpu->info.integer_dot_product;
+    case KIM_PEAK_HALF_MATRIX: return gpu->matmul_ways >> MATMUL_HALF & 1;
+    case KIM_PEAK_INT8_MATRIX: return gpu->matmul_ways >> MATMUL_INT8 & 1;
+    default: return true;
+    }
+}
+
+static const kim_matrix_shape *matrix_of(const kim_gpu *gpu, kim_peak peak)
+{
+    return peak == KIM_PEAK_HALF_MATRIX   ? &gpu->info.matrix_half
+           : peak == KIM_PEAK_INT8_MATRIX ? &gpu->info.matrix_int8
+                                          : NULL;
+}
+
+// Of matrices four subgroups, as products have them.
+static pipeline_key pipeline_of(const kim_gpu *gpu, kim_peak peak)
+{
+    static const enum kim_variant variants[KIM_PEAK_COUNT] = {
+        [KIM_PEAK_COPY] = KIM_VARIANT_PEAK_COPY,
+        [KIM_PEAK_FP32] = KIM_VARIANT_PEAK_FP32,
+        [KIM_PEAK_FP16] = KIM_VARIANT_PEAK_FP16,
+        [KIM_PEAK_INT8_DOT] = KIM_VARIANT_PEAK_DOT,
+        [KIM_PEAK_HALF_MATRIX] = KIM_VARIANT_PEAK_HALF_MATRIX,
+        [KIM_PEAK_INT8_MATRIX] = KIM_VARIANT_PEAK_INT8_MATRIX,
+    };
+    const kim_matrix_shape *m = matrix_of(gpu, peak);
+    if (!m)
+        return (pipeline_key){ variants[peak], { PEAK_WORKGROUP } };
+    const bool of_32 = gpu->info.subgroup_min <= 32 && gpu->info.subgroup_max >= 32;
+    const uint32_t subgroup = of_32 ? 32 : gpu->info.subgroup_size;
+    return (pipeline_key){ variants[peak],
+                           { 4 * subgroup, [SPEC_E - SPEC_WORKGROUP] = m->rows, m->columns,
+                             m->depth, subgroup } };
+}
+
+uint32_t peak_workgroup(const kim_gpu *gpu, kim_peak peak)
+{
+    return pipeline_of(gpu, peak).constants[0];
+}
+
+double peak_operations(const kim_gpu *gpu, kim_peak peak)
+{
+    const kim_matrix_shape *m = matrix_of(gpu, peak);
+    if (m) // of a subgroup, which four of are a workgroup
+        return 2.0 * m->rows * m->columns * m->depth * PEAK_MATRIX_CHAINS * PEAK_FP32_STEPS * 4 /
+               peak_workgroup(gpu, peak);
+    return (peak == KIM_PEAK_INT8_DOT ? 8.0 : 2.0) * PEAK_FP32_CHAINS * PEAK_FP32_STEPS;
+}
+
+kim_err peak_arithmetic(stream *st, kim_peak peak, const span *sums, uint32_t rounds)
+{
+    const struct peak_args args = {
         .y = span_handle(sums),
         .rounds = rounds,
         .factor = 1,
@@ -37,11 +90,12 @@ kim_err peak_fp32(stream *st, const span *sums, uint32_t rounds)
     };
     const uint32_t lanes = (uint32_t)(sums->bytes / 4);
     const span_use writes = WRITES(*sums);
+    const pipeline_key key = pipeline_of(stream_gpu(st), peak);
     return stream_dispatch(st, &(dispatch){
-                                   .key = { KIM_VARIANT_PEAK_FP32, { PEAK_WORKGROUP } },
+                                   .key = key,
                                    .args = &args,
                                    .args_bytes = sizeof args,
-                                   .groups = { lanes / PEAK_WORKGROUP, 1, 1 },
+                                   .groups = { lanes / key.constants[0], 1, 1 },
                                    .work = (double)lanes * rounds,
                                    .accesses = &writes,
                                    .n_accesses = 1,
@@ -113,7 +167,7 @@ error:
     return err;
 }
 
-static kim_err measure_fp32(kim_gpu *gpu, stream *st, double *peak)
+static kim_err measure_arithmetic(kim_gpu *gpu, stream *st, kim_peak kind, double *peak)
 {
     kim_err err = KIM_OK;
     pool memory = { 0 };
@@ -121,16 +175,16 @@ static kim_err measure_fp32(kim_gpu *gpu, stream *st, double *peak)
     double seconds = 0;
     uint32_t rounds = 2;
     pool_init(&memory, "measuring arithmetic", POOL_DEVICE, 0);
-    TRY(pool_place(&memory, FP32_LANES * 4ull, &sums));
+    TRY(pool_place(&memory, LANES * 4ull, &sums));
     TRY(pool_commit(&memory, gpu));
     do {
         rounds *= 2;
         TRY(stream_reset(st));
-        TRY(peak_fp32(st, &sums, rounds));
+        TRY(peak_arithmetic(st, kind, &sums, rounds));
         TRY(run(st, &seconds)); // maybe in small submits, as it is not known yet
         TRY(run(st, &seconds));
-    } while (seconds < FP32_LEAST_SECONDS && rounds < FP32_MOST_ROUNDS);
-    TRY(best_rate(st, 2.0 * PEAK_FP32_CHAINS * PEAK_FP32_STEPS * FP32_LANES * rounds, peak));
+    } while (seconds < LEAST_SECONDS && rounds < MOST_ROUNDS);
+    TRY(best_rate(st, peak_operations(gpu, kind) * LANES * rounds, peak));
 error:
     (void)stream_reset(st);
     pool_destroy(&memory);
@@ -139,17 +193,17 @@ error:
 
 kim_err kim_gpu_measure_peaks(kim_gpu *gpu, double *peaks)
 {
-    static kim_err (*const measure[KIM_PEAK_COUNT])(kim_gpu * gpu, stream * st, double *peak) = {
-        [KIM_PEAK_COPY] = measure_copy,
-        [KIM_PEAK_FP32] = measure_fp32,
-    };
     kim_err err = KIM_OK;
     stream *st = NULL;
     if (!gpu || !peaks)
         FAIL(KIM_ERR_ARGUMENT, "kim_gpu_measure_peaks: an argument is NULL");
     TRY(stream_create(&st, gpu));
-    for (int i = 0; i < KIM_PEAK_COUNT; i++)
-        TRY(measure[i](gpu, st, &peaks[i]));
+    TRY(measure_copy(gpu, st, &peaks[KIM_PEAK_COPY]));
+    for (kim_peak peak = KIM_PEAK_FP32; peak < KIM_PEAK_COUNT; peak++) {
+        peaks[peak] = 0;
+        if (peak_has(gpu, peak))
+            TRY(measure_arithmetic(gpu, st, peak, &peaks[peak]));
+    }
 error:
     stream_destroy(&st);
     return err;

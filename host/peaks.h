@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a device reaches at best, measured: the two dispatches that kim_gpu_measure_peaks times.
+// What a device reaches at best, measured: the dispatches that kim_gpu_measure_peaks times.
 #ifndef KIM_PEAKS_H
 #define KIM_PEAKS_H
 
@@ -13,8 +13,16 @@ enum {
 // bytes of to: a multiple of PEAK_COPY_PIECE, at most 65535 of it
 kim_err peak_copy(stream *st, const span *to, const span *from);
 
-// sums: [lanes] f32, lanes a multiple of PEAK_WORKGROUP, at most 65535 of it; see peak_fp32.comp
-// with a factor and a term of 1
-kim_err peak_fp32(stream *st, const span *sums, uint32_t rounds);
+// Whether this device and this build have the arithmetic of a peak.
+bool peak_has(const kim_gpu *gpu, kim_peak peak);
+
+// Arithmetic: see the shader of the peak, with a factor and a term of 1.
+//
+// sums: [lanes] f32, lanes a multiple of peak_workgroup, at most 65535 of it
+kim_err peak_arithmetic(stream *st, kim_peak peak, const span *sums, uint32_t rounds);
+uint32_t peak_workgroup(const kim_gpu *gpu, kim_peak peak);
+
+// Operations of a lane in a round.
+double peak_operations(const kim_gpu *gpu, kim_peak peak);
 
 #endif

@@ -2,6 +2,7 @@
 // Pipelines: made on first use or all at once, kept for the life of the device, cached in a file.
 #include "pipeline.h"
 
+#include "cache.h"
 #include "clock.h"
 #include "file.h"
 #include "labels.h"
@@ -11,13 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _WIN32
-#    include <direct.h>
-#    define make_folder(path) _mkdir(path)
-#else
-#    include <sys/stat.h>
-#    define make_folder(path) mkdir(path, 0700)
-#endif
 
 typedef struct pipeline_entry {
     pipeline_key key;
@@ -42,15 +36,6 @@ typedef struct cache_header {
     uint64_t length, hash;
 } cache_header;
 
-// FNV-1a, 64 bits
-static uint64_t hash_bytes(const uint8_t *data, uint64_t n)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (uint64_t i = 0; i < n; i++)
-        hash = (hash ^ data[i]) * 0x100000001b3u;
-    return hash;
-}
-
 static cache_header header_for(const kim_gpu *g)
 {
     VkPhysicalDeviceProperties p;
@@ -65,40 +50,6 @@ static cache_header header_for(const kim_gpu *g)
     return h;
 }
 
-// Sets the path of the cache file and makes its folder. No folder, no cache: not an error.
-static void choose_path(const kim_gpu *g, const char *dir, char *path, size_t size)
-{
-    char folder[400];
-    if (dir) {
-        snprintf(folder, sizeof folder, "%s", dir);
-    } else {
-#ifdef _WIN32
-        const char *base = getenv("LOCALAPPDATA");
-        snprintf(folder, sizeof folder, "%s%s", base ? base : "", base ? "/kimberlite" : "");
-#else
-        const char *base = getenv("XDG_CACHE_HOME");
-        const char *home = getenv("HOME");
-        if (base && base[0])
-            snprintf(folder, sizeof folder, "%s/kimberlite", base);
-        else
-            snprintf(folder, sizeof folder, "%s%s", home ? home : "",
-                     home ? "/.cache/kimberlite" : "");
-#endif
-    }
-    path[0] = 0;
-    if (!folder[0])
-        return;
-    for (char *at = folder + 1; *at; at++)
-        if (*at == '/') {
-            *at = 0;
-            (void)make_folder(folder);
-            *at = '/';
-        }
-    (void)make_folder(folder);
-    snprintf(path, size, "%s/pipelines-%s-%s.bin", folder, g->info.uuid,
-             g->address ? "address" : "table");
-}
-
 kim_err pipeline_table_create(kim_gpu *g, const char *cache_dir)
 {
     kim_err err = KIM_OK;
@@ -107,7 +58,10 @@ kim_err pipeline_table_create(kim_gpu *g, const char *cache_dir)
     REQUIRE_MEMORY(t);
     pthread_mutex_init(&t->lock, NULL);
     g->pipelines = t;
-    choose_path(g, cache_dir, t->path, sizeof t->path);
+    char name[80];
+    snprintf(name, sizeof name, "pipelines-%s-%s.bin", g->info.uuid,
+             g->address ? "address" : "table");
+    cache_path(cache_dir, name, t->path, sizeof t->path);
 
     VkPipelineCacheCreateInfo info = { .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO };
     if (t->path[0] && file_map(&file, t->path) == KIM_OK && file.size > sizeof(cache_header)) {
@@ -116,7 +70,8 @@ kim_err pipeline_table_create(kim_gpu *g, const char *cache_dir)
         memcpy(&have, file.data, sizeof have);
         const uint8_t *const data = file.data + sizeof have;
         if (!memcmp(&have, &want, offsetof(cache_header, length)) &&
-            have.length == file.size - sizeof have && have.hash == hash_bytes(data, have.length)) {
+            have.length == file.size - sizeof have &&
+            have.hash == cache_hash(CACHE_HASH, data, have.length)) {
             info.pInitialData = data;
             info.initialDataSize = have.length;
         } else {
@@ -147,7 +102,7 @@ static void write_cache(kim_gpu *g)
     VK_TRY(g->vk.vkGetPipelineCacheData(g->device, t->cache, &size, data));
     cache_header header = header_for(g);
     header.length = size;
-    header.hash = hash_bytes(data, size);
+    header.hash = cache_hash(CACHE_HASH, data, size);
     TRY(file_writer_open(&writer, t->path));
     TRY(file_writer_write(writer, &header, sizeof header));
     TRY(file_writer_write(writer, data, size));

@@ -4,6 +4,7 @@
 
 #include "spirv.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #define MAX_EXECUTABLES 8
@@ -72,4 +73,56 @@ kim_err pipeline_statistics(kim_gpu *g, const pipeline_key *key, pipeline_statis
         TRY(visit_executable(g, pipeline, i, visit, user));
 error:
     return err;
+}
+
+// What drivers call it: AMD (RADV), NVIDIA (NVK), Intel (ANV), Qualcomm, Apple; in lower case
+static const struct {
+    const char *name;
+    pipeline_figure figure;
+} names[] = {
+    { "vgprs", PIPELINE_REGISTERS },
+    { "number of gprs", PIPELINE_REGISTERS },
+    { "gprs", PIPELINE_REGISTERS },
+    { "max live registers", PIPELINE_REGISTERS },
+    { "full registers", PIPELINE_REGISTERS },
+    { "sgprs", PIPELINE_SCALAR_REGISTERS },
+    { "spilled sgprs", PIPELINE_SPILLS },
+    { "spilled vgprs", PIPELINE_SPILLS },
+    { "spill count", PIPELINE_SPILLS },
+    { "spills to memory", PIPELINE_SPILLS },
+    { "lds size", PIPELINE_SHARED_BYTES },
+    { "shared memory size", PIPELINE_SHARED_BYTES },
+    { "workgroup memory size", PIPELINE_SHARED_BYTES },
+    { "subgroups per simd", PIPELINE_OCCUPANCY },
+    { "max warps/sm", PIPELINE_OCCUPANCY },
+    { "max waves per core", PIPELINE_OCCUPANCY },
+    { "instructions", PIPELINE_INSTRUCTIONS },
+    { "instruction count", PIPELINE_INSTRUCTIONS },
+    { "inverse throughput", PIPELINE_THROUGHPUT },
+    { "cycle count", PIPELINE_THROUGHPUT },
+    { "static cycle count", PIPELINE_THROUGHPUT },
+};
+
+static bool same_without_case(const char *a, const char *b)
+{
+    while (*a && *b && (*a | 0x20) == (*b | 0x20))
+        a++, b++;
+    return *a == *b;
+}
+
+void pipeline_figures_add(void *figures, const char *name, double value)
+{
+    double *values = ((pipeline_figures *)figures)->values;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (same_without_case(name, names[i].name)) {
+            double *to = &values[names[i].figure];
+            *to = isnan(*to) ? value : *to + value;
+        }
+}
+
+kim_err pipeline_get_figures(kim_gpu *g, const pipeline_key *key, pipeline_figures *out)
+{
+    for (int i = 0; i < PIPELINE_FIGURES; i++)
+        out->values[i] = NAN;
+    return pipeline_statistics(g, key, pipeline_figures_add, out);
 }

@@ -27,6 +27,7 @@ typedef uint64_t kim_handle;
 #define PEAK_COPY_LOADS 8  // 16-byte loads of a lane
 #define PEAK_FP32_CHAINS 16
 #define PEAK_FP32_STEPS 8  // of every chain in a round
+#define PEAK_MATRIX_CHAINS 8
 
 // ---- specialisation constant ids ------------------------------------------------------------
 #define SPEC_TABLE_SIZE 0 // of the device: slots of the table (memory.glsl)
@@ -65,6 +66,7 @@ typedef uint64_t kim_handle;
 #define SAMPLE_STOP 1    // a stop token was drawn
 #define SAMPLE_ODD 2     // the logit of the id is not a number: nothing was drawn
 #define SAMPLE_NOTHING 3 // all logits are -infinity
+#define SAMPLE_AGREED 4  // as the draft in the step's next row, whose result follows
 
 // The words of the sampling block, which the host writes (struct sampling_block).
 #define SAMPLING_TEMPERATURE 0
@@ -99,6 +101,8 @@ struct sampling_block {
 #define SAMPLE_MASS 7    // f32: sum of exp((adjusted - highest) / temperature)
 #define SAMPLE_REACH 8   // f32: (highest - adjusted) / temperature of what may be kept, at most
 #define SAMPLE_BORDER 9  // f32: the same, once the histogram is known
+#define SAMPLE_ROWS_DONE 10 // rows of the step that are, in the first row's memory
+#define SAMPLE_DRAWN 12     // [4]: id, f32 log-probability, status
 #define SAMPLE_BINS 1024 // of the histogram of that distance
 #define SAMPLE_COUNTS 64 // [SAMPLE_BINS, 2]: logits, and their share of the mass in 2^-30
 #define SAMPLE_PARTS                                                                               \
@@ -239,16 +243,27 @@ struct score_args {
 };
 
 struct sample_args {
-    KIM_HANDLE logits; // [vocab] f32
+    KIM_HANDLE logits; // [rows, stride] f32
     KIM_HANDLE control;
     KIM_HANDLE history;  // [context + 1] ids of the session's tokens
     KIM_HANDLE sampling; // SAMPLING_*
-    KIM_HANDLE scratch;  // SAMPLE_*
+    KIM_HANDLE scratch;  // [rows, scratch_row] SAMPLE_*
     KIM_HANDLE results;  // [SAMPLE_SLOTS, 4]
     KIM_UINT vocab;
-    KIM_UINT row;    // of this step, whose logits these are
+    KIM_UINT row;    // of this step, whose logits the first ones are
     KIM_UINT groups; // workgroups over the vocabulary
-    KIM_UINT list;   // where in scratch, in bytes: [2^n >= vocab, 2] order and id of candidates
+    KIM_UINT list;   // where in a row, in bytes: [2^n >= vocab, 2] order and id of candidates
+    KIM_UINT rows;
+    KIM_UINT stride;      // in elements
+    KIM_UINT scratch_row; // bytes
+};
+
+struct propose_args {
+    KIM_HANDLE from_control; // of the session that drafts
+    KIM_HANDLE from_history;
+    KIM_HANDLE control;
+    KIM_HANDLE history;
+    KIM_UINT drafts;
 };
 
 struct layer_norm_args {
@@ -281,7 +296,7 @@ struct peak_copy_args {
     KIM_HANDLE y;
 };
 
-struct peak_fp32_args {
+struct peak_args { // of all but the copy
     KIM_HANDLE y; // [lanes] f32
     KIM_UINT rounds;
     KIM_FLOAT factor;

@@ -10,7 +10,6 @@
 #include "memory.glsl"
 #define SAMPLE_CHUNK_SPEC
 #include "sample.glsl"
-#include "last.glsl"
 
 #define UNITS 1073741824.0 // of the whole mass
 #define LANE_BINS (SAMPLE_BINS / gl_WorkGroupSize.x)
@@ -26,7 +25,7 @@ void count_chunk(float reach)
     const float temperature = sampling_f32(SAMPLING_TEMPERATURE);
     const float penalty = sampling_f32(SAMPLING_REPEAT_PENALTY);
     for (uint i = chunk_first() + gl_LocalInvocationIndex; i < chunk_end(); i += gl_WorkGroupSize.x) {
-        const uint order = adjust(order_of(load_u32(a.logits, i * 4)), i, penalty);
+        const uint order = adjust(order_of(load_u32(a.logits, logit_at(i))), i, penalty);
         const float distance = distance_below(level(order), top, temperature);
         if (distance <= reach) {
             const uint bin = min(uint(int(distance / reach * SAMPLE_BINS)), SAMPLE_BINS - 1);
@@ -61,13 +60,13 @@ uint find_border(bool last)
     const uint mass = top_p < 1 ? uint(int(top_p * UNITS * 1.00002)) : 0xffffffffu;
     uvec2 own = uvec2(0);
     for (uint b = first; b < end; b++)
-        own += load_u32x2_coherent(a.scratch, (SAMPLE_COUNTS + 2 * b) * 4);
+        own += load_u32x2_coherent(a.scratch, scratch_at(SAMPLE_COUNTS + 2 * b));
     uvec2 before = sum_up_to_lane(own) - own;
     if (gl_LocalInvocationIndex == 0)
         border = SAMPLE_BINS - 1;
     barrier();
     for (uint b = first; b < end; b++) {
-        const uint at = (SAMPLE_COUNTS + 2 * b) * 4;
+        const uint at = scratch_at(SAMPLE_COUNTS + 2 * b);
         before += load_u32x2_coherent(a.scratch, at);
         store_u32x2_coherent(a.scratch, at, uvec2(0));
         if (before.x >= k || before.y > mass)
@@ -88,13 +87,13 @@ void main()
     barrier();
     for (uint b = lane; b < SAMPLE_BINS; b += gl_WorkGroupSize.x)
         if (counts[b] > 0) {
-            atomic_add_u32(a.scratch, (SAMPLE_COUNTS + 2 * b) * 4, counts[b]);
-            atomic_add_u32(a.scratch, (SAMPLE_COUNTS + 2 * b + 1) * 4, masses[b]);
+            atomic_add_u32(a.scratch, scratch_at(SAMPLE_COUNTS + 2 * b), counts[b]);
+            atomic_add_u32(a.scratch, scratch_at(SAMPLE_COUNTS + 2 * b + 1), masses[b]);
         }
-    const bool last = last_to_finish(a.scratch, SAMPLE_DONE * 4, a.groups);
+    const bool last = last_to_finish(a.scratch, scratch_at(SAMPLE_DONE), a.groups);
     const uint end = find_border(last) + 1;
     const float top = level(scratch_u32(SAMPLE_TOP)), temperature = sampling_f32(SAMPLING_TEMPERATURE);
     if (lane == 0 && last)
-        store_f32(a.scratch, SAMPLE_BORDER * 4,
+        store_f32(a.scratch, scratch_at(SAMPLE_BORDER),
                   reach < 0 ? -1 : with_slack(float(end) / SAMPLE_BINS * reach, top, temperature));
 }

@@ -18,7 +18,7 @@ uvec2 candidate(bool is_short, uint i)
 {
     if (is_short)
         return short_list[i];
-    return load_u32x2_coherent(a.scratch, a.list + i * 8);
+    return load_u32x2_coherent(a.scratch, list_at(i));
 }
 
 void put_candidate(bool is_short, uint i, uvec2 value)
@@ -26,7 +26,7 @@ void put_candidate(bool is_short, uint i, uvec2 value)
     if (is_short)
         short_list[i] = value;
     else
-        store_u32x2_coherent(a.scratch, a.list + i * 8, value);
+        store_u32x2_coherent(a.scratch, list_at(i), value);
 }
 
 bool more_probable(uvec2 x, uvec2 y)
@@ -122,7 +122,7 @@ void main()
     for (uint i = lane; i < size; i += gl_WorkGroupSize.x) {
         uvec2 value = uvec2(0, 0xffffffffu); // after all others
         if (i < count)
-            value = load_u32x2_coherent(a.scratch, a.list + i * 8);
+            value = load_u32x2_coherent(a.scratch, list_at(i));
         put_candidate(is_short, i, value);
     }
     if (lane == 0)
@@ -130,9 +130,10 @@ void main()
     memoryBarrierBuffer();
     barrier();
     sort(is_short, size);
-    const uint step = reload_u32(a.control, CONTROL_STEP * 4) % SAMPLE_DRAWS;
-    const uint id = draw(is_short, count, sampling_f32(SAMPLING_DRAWS + step));
+    const uint step = reload_u32(a.control, CONTROL_STEP * 4) + gl_WorkGroupID.y;
+    const uint id = draw(is_short, count, sampling_f32(SAMPLING_DRAWS + step % SAMPLE_DRAWS));
     if (lane == 0)
-        move_on(status == SAMPLE_ODD ? scratch_u32(SAMPLE_ID) : id, status,
-                scratch_u32(SAMPLE_BEST), scratch_f32(SAMPLE_SUM));
+        leave_drawn(status == SAMPLE_ODD ? scratch_u32(SAMPLE_ID) : id, status,
+                    scratch_u32(SAMPLE_BEST), scratch_f32(SAMPLE_SUM));
+    move_on(true);
 }

@@ -15,10 +15,10 @@ void main()
     const float penalty = sampling_f32(SAMPLING_REPEAT_PENALTY);
     mark_repeated();
     for (uint i = chunk_first() + gl_LocalInvocationIndex; i < chunk_end(); i += gl_WorkGroupSize.x) {
-        const uint order = adjust(order_of(load_u32(a.logits, i * 4)), i, penalty);
+        const uint order = adjust(order_of(load_u32(a.logits, logit_at(i))), i, penalty);
         if (distance_below(level(order), top, temperature) <= border) {
-            const uint at = atomic_add_u32(a.scratch, SAMPLE_LISTED * 4, 1);
-            store_u32x2(a.scratch, a.list + at * 8, uvec2(order, i));
+            const uint at = atomic_add_u32(a.scratch, scratch_at(SAMPLE_LISTED), 1);
+            store_u32x2(a.scratch, list_at(at), uvec2(order, i));
         }
     }
 }

@@ -9,7 +9,6 @@
 #include "memory.glsl"
 #define SAMPLE_CHUNK_SPEC
 #include "sample.glsl"
-#include "last.glsl"
 
 // Of some logits.
 struct part {
@@ -76,7 +75,7 @@ part part_of_lane(float temperature)
     mark_repeated();
 #endif
     for (uint i = chunk_first() + gl_LocalInvocationIndex; i < chunk_end(); i += gl_WorkGroupSize.x) {
-        const uint order = order_of(load_u32(a.logits, i * 4));
+        const uint order = order_of(load_u32(a.logits, logit_at(i)));
         if (order < ORDER_LEAST || order > ORDER_MOST)
             p.odd = min(p.odd, i);
         p.sum = add_weight(p.sum, level(order), level(p.best), 1);
@@ -109,7 +108,7 @@ void find_bound(uint count)
 {
     const uint lane = gl_LocalInvocationIndex, k = sampling_u32(SAMPLING_TOP_K);
     for (uint i = lane; i < count; i += gl_WorkGroupSize.x)
-        tops[i] = load_u32_coherent(a.scratch, (SAMPLE_PARTS + i * SAMPLE_PART_WORDS + 4) * 4);
+        tops[i] = load_u32_coherent(a.scratch, scratch_at(SAMPLE_PARTS + i * SAMPLE_PART_WORDS + 4));
     if (lane == 0)
         bound = 0;
     barrier();
@@ -145,16 +144,16 @@ void store_results(part p, float temperature)
     const uint status = p.odd != 0xffffffffu ? SAMPLE_ODD
                         : p.best == ORDER_LEAST || p.top == ORDER_LEAST ? SAMPLE_NOTHING : SAMPLE_OK;
 #ifdef GREEDY
-    move_on(status == SAMPLE_ODD ? p.odd : p.id, status, p.best, p.sum);
+    leave_drawn(status == SAMPLE_ODD ? p.odd : p.id, status, p.best, p.sum);
 #else
-    store_u32(a.scratch, SAMPLE_LISTED * 4, 0);
-    store_u32(a.scratch, SAMPLE_STATUS * 4, status);
-    store_u32(a.scratch, SAMPLE_ID * 4, p.odd);
-    store_u32(a.scratch, SAMPLE_BEST * 4, p.best);
-    store_f32(a.scratch, SAMPLE_SUM * 4, p.sum);
-    store_u32(a.scratch, SAMPLE_TOP * 4, p.top);
-    store_f32(a.scratch, SAMPLE_MASS * 4, p.mass);
-    store_f32(a.scratch, SAMPLE_REACH * 4,
+    store_u32(a.scratch, scratch_at(SAMPLE_LISTED), 0);
+    store_u32(a.scratch, scratch_at(SAMPLE_STATUS), status);
+    store_u32(a.scratch, scratch_at(SAMPLE_ID), p.odd);
+    store_u32(a.scratch, scratch_at(SAMPLE_BEST), p.best);
+    store_f32(a.scratch, scratch_at(SAMPLE_SUM), p.sum);
+    store_u32(a.scratch, scratch_at(SAMPLE_TOP), p.top);
+    store_f32(a.scratch, scratch_at(SAMPLE_MASS), p.mass);
+    store_f32(a.scratch, scratch_at(SAMPLE_REACH),
               status == SAMPLE_OK ? find_reach(level(p.top), p.mass, temperature) : -1);
 #endif
 }
@@ -170,15 +169,15 @@ void main()
     join_lanes(part_of_lane(temperature), PARTS, temperature);
     if (lane < PARTS) {
         const part p = parts[lane];
-        const uint at = (SAMPLE_PARTS + (gl_WorkGroupID.x * PARTS + lane) * SAMPLE_PART_WORDS) * 4;
+        const uint at = scratch_at(SAMPLE_PARTS + (gl_WorkGroupID.x * PARTS + lane) * SAMPLE_PART_WORDS);
         store_u32x4_coherent(a.scratch, at, uvec4(p.best, p.id, p.odd, floatBitsToUint(p.sum)));
         store_u32x4_coherent(a.scratch, at + 16, uvec4(p.top, floatBitsToUint(p.mass), 0, 0));
     }
-    const bool last = last_to_finish(a.scratch, SAMPLE_DONE * 4, a.groups);
+    const bool last = last_to_finish(a.scratch, scratch_at(SAMPLE_DONE), a.groups);
     const uint count = last ? a.groups * PARTS : 0;
     part p = no_part;
     for (uint i = lane; i < count; i += gl_WorkGroupSize.x) {
-        const uint from = (SAMPLE_PARTS + i * SAMPLE_PART_WORDS) * 4;
+        const uint from = scratch_at(SAMPLE_PARTS + i * SAMPLE_PART_WORDS);
         const uvec4 u = load_u32x4_coherent(a.scratch, from);
         const uvec4 v = load_u32x4_coherent(a.scratch, from + 16);
         p = join(p, part(u.x, u.y, u.z, uintBitsToFloat(u.w), v.x, uintBitsToFloat(v.y)), temperature);
@@ -189,4 +188,7 @@ void main()
 #endif
     if (lane == 0 && last)
         store_results(parts[0], temperature);
+#ifdef GREEDY
+    move_on(last);
+#endif
 }

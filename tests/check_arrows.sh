@@ -46,8 +46,9 @@ for top in shaders host vision engine examples; do
             fi
             if [ $top = examples ] && [ "$to" != examples ]; then
                 case $header in
-                host/base.h | host/devices.h | host/kimberlite_vulkan.h | engine/kimberlite.h) ;;
-                base.h | devices.h | kimberlite_vulkan.h | kimberlite.h) ;;
+                host/base.h | host/devices.h | host/kimberlite_vulkan.h) ;;
+                engine/kimberlite.h | engine/kernels.h) ;;
+                base.h | devices.h | kimberlite_vulkan.h | kimberlite.h | kernels.h) ;;
                 *) problem "$file includes \"$header\", which is not a public header" ;;
                 esac
             fi

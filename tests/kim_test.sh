@@ -67,7 +67,7 @@ usage_checks() {
     sentence 2 'no prompt' "$kim" logits -m "$model"
     sentence 2 'more than one prompt' "$kim" logits -m "$model" -p x --ids 2
     sentence 2 '"two" is not a token id' "$kim" logits -m "$model" --ids 2,two
-    sentence 2 '-b is 2' "$kim" bench model -m "$model" -b 2
+    sentence 2 '-b is 65' "$kim" bench model -m "$model" -b 2,65
     sentence 2 '-o is "xml"' "$kim" bench model -m "$model" -o xml
     sentence 2 '-p is "5,x"' "$kim" bench model -m "$model" -p 5,x
     sentence 2 '-pg is "5"' "$kim" bench model -m "$model" -pg 5

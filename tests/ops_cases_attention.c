@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "reference_dequant.h"
-#include "reference_ops.h"
+#include "host/reference_dequant.h"
+#include "host/reference_ops.h"
 
 #define ALL_KEYS UINT32_MAX // a window without end
 
@@ -101,8 +101,6 @@ static void fill_control(const heads_case *p, uint32_t *control)
             in_picture(p, r) ? p->picture + p->picture_rows - 1 - r : 0;
 }
 
-// The error of a score is that of its sum, 8 * 2^-24 of the products' sizes; it scales the key's
-// weight, and with it at most the whole output, |v| < 2. The weights' own errors add 64 * 2^-24.
 static void check_row(ops_case *c, const heads_case *p, const float *qkv, const kv_cache *cache,
                       const float *y, uint32_t row)
 {
@@ -113,9 +111,9 @@ static void check_row(ops_case *c, const heads_case *p, const float *qkv, const 
     keys_seen(p, row, keys);
     for (uint32_t i = 0; i < h.heads; i++) {
         const float *q = qkv + (uint64_t)row * qkv_width(&p->shape) + i * head;
-        reference_attention(&h, q, case_data(&cache->k), case_data(&cache->v),
-                            i / (h.heads / h.kv_heads), keys, want, &spread);
-        const double tolerance = 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
+        MUST(reference_attention(&h, q, case_data(&cache->k), case_data(&cache->v),
+                                 i / (h.heads / h.kv_heads), keys, want, &spread));
+        const double tolerance = reference_attention_tolerance(spread);
         for (uint32_t d = 0; d < head; d++) {
             const uint64_t at = ((uint64_t)row * h.heads + i) * head + d;
             case_check(c, "y", at, y[at], want[d], tolerance);
@@ -133,7 +131,7 @@ static void attention_case(ops_run *run, const heads_case *p)
     const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
     const kv_cache cache = place_cache(&c, p);
     const span control = case_place_floats(&c, CONTROL_ROW(p->rows, 0));
-    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
+    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows, 1));
     const span y = case_place_floats(&c, (uint64_t)p->rows * s->heads * s->head);
     case_commit(&c);
     fill_control(p, case_data(&control));
@@ -369,8 +367,8 @@ static void check_attended(ops_case *c, const heads_case *p, const rope_tensors 
             rounded[d] = (float)q[d];
             largest = fmax(largest, fabs(q[d]));
         }
-        reference_attention(&h, rounded, case_data(&t->cache.k), case_data(&t->cache.v),
-                            i / (h.heads / h.kv_heads), keys, want, &spread);
+        MUST(reference_attention(&h, rounded, case_data(&t->cache.k), case_data(&t->cache.v),
+                                 i / (h.heads / h.kv_heads), keys, want, &spread));
         const double of_score = ldexp(8, -24) * spread + ldexp(16, -24) * largest * 4 * h.head;
         for (uint32_t d = 0; d < h.head; d++)
             case_check(c, "y", i * h.head + d, y[i * h.head + d], want[d],
@@ -386,7 +384,7 @@ static void attention_rope_case(ops_run *run, const heads_case *p)
     case_begin(&c, run, "attention with rope %u:%u heads of %u, window %d of %u, at %u", s->heads,
                s->kv_heads, s->head, (int)p->window, p->cache_rows, p->position);
     place_rope(&c, p, &t, CONTROL_ROW(1, 0));
-    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows));
+    const span partial = case_place(&c, attention_partial_bytes(s, p->cache_rows, 1));
     const span y = case_place_floats(&c, (uint64_t)s->heads * s->head);
     case_commit(&c);
     fill_rope(p, &t, 0.7);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "reference_ops.h"
+#include "host/reference_ops.h"
 
 // --------------------------------------------------------------------------------- layer_norm
 
@@ -113,11 +113,10 @@ static void check_query(ops_case *c, const full_case *p, const float *qkv, const
     double want[256], spread;
     for (uint32_t h = 0; h < p->heads; h++) {
         const uint32_t at = h * p->head;
-        reference_attention_full(&shape, qkv + (uint64_t)row * 3 * width + at, first + width + at,
-                                 first + 2ull * width + at, want, &spread);
-        // as in ops_cases_attention.c: a score's error scales its key's weight, and |v| is below 6,
-        // but errors of many keys are not of one sign
-        const double tolerance = 2 * fmin(1, ldexp(4, -24) * spread) + ldexp(16, -24);
+        MUST(reference_attention_full(&shape, qkv + (uint64_t)row * 3 * width + at,
+                                      first + width + at, first + 2ull * width + at, want,
+                                      &spread));
+        const double tolerance = reference_full_tolerance(spread);
         for (uint32_t d = 0; d < p->head; d++)
             case_check(c, "y", (uint64_t)row * width + at + d, y[(uint64_t)row * width + at + d],
                        want[d], tolerance);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What peaks are measured with: the two shaders by their definition, and that a measurement ends.
+// What peaks are measured with: the shaders by their definition, and that a measurement ends.
 #include "ops_cases.h"
 
 #include <math.h>
@@ -26,21 +26,41 @@ static void copy_case(ops_run *run)
 }
 
 // With a factor and a term of 1 the chains count: every one of them has to be there, to the end.
-static void fp32_case(ops_run *run, uint32_t lanes, uint32_t rounds)
+// Dot products take the lowest byte of what was there.
+static double counted(const ops_run *run, kim_peak peak, uint32_t lane, uint32_t steps)
+{
+    double sum = 0;
+    if (peak == KIM_PEAK_HALF_MATRIX || peak == KIM_PEAK_INT8_MATRIX) {
+        const kim_device_info *d = &run->gpu->info;
+        const uint32_t depth =
+            peak == KIM_PEAK_HALF_MATRIX ? d->matrix_half.depth : d->matrix_int8.depth;
+        for (uint32_t j = 0; j < PEAK_MATRIX_CHAINS; j++)
+            sum += j + (double)depth * steps;
+        return sum;
+    }
+    for (uint32_t j = 0; j < PEAK_FP32_CHAINS; j++) {
+        int v = (int)(lane % 16 + j);
+        for (uint32_t i = 0; i < steps; i++)
+            v = (peak == KIM_PEAK_INT8_DOT ? (int8_t)v : v) + 1;
+        sum += v;
+    }
+    return sum;
+}
+
+static void arithmetic_case(ops_run *run, kim_peak peak, uint32_t groups, uint32_t rounds)
 {
     ops_case c;
-    case_begin(&c, run, "peak_fp32, %u lanes, %u rounds", lanes, rounds);
+    if (!peak_has(run->gpu, peak))
+        return;
+    const uint32_t lanes = groups * peak_workgroup(run->gpu, peak);
+    case_begin(&c, run, "peak %d, %u lanes, %u rounds", (int)peak, lanes, rounds);
     const span sums = case_place_floats(&c, lanes);
     case_commit(&c);
-    MUST(peak_fp32(run->st, &sums, rounds));
+    MUST(peak_arithmetic(run->st, peak, &sums, rounds));
     case_run(&c);
     const float *got = case_data(&sums);
-    for (uint32_t i = 0; i < lanes; i++) {
-        double want = 0;
-        for (uint32_t j = 0; j < PEAK_FP32_CHAINS; j++)
-            want += i % 16 + j + (double)PEAK_FP32_STEPS * rounds;
-        case_check(&c, "y", i, got[i], want, 0);
-    }
+    for (uint32_t i = 0; i < lanes; i++)
+        case_check(&c, "y", i, got[i], counted(run, peak, i, PEAK_FP32_STEPS * rounds), 0);
     case_end(&c);
 }
 
@@ -61,7 +81,8 @@ static void measure_case(ops_run *run)
               }));
     MUST(kim_gpu_measure_peaks(gpu, peaks));
     for (uint32_t i = 0; i < KIM_PEAK_COUNT; i++)
-        case_check(&c, "a number above 0", i, peaks[i] > 0 && isfinite(peaks[i]), 1, 0);
+        case_check(&c, "a number above 0", i, peaks[i] > 0 && isfinite(peaks[i]),
+                   peak_has(gpu, (kim_peak)i), 0);
     case_check(&c, "memory given back", 0, (double)kim_gpu_memory_used(gpu), 0, 0);
     kim_gpu_destroy(&gpu);
     case_end(&c);
@@ -70,7 +91,9 @@ static void measure_case(ops_run *run)
 void cases_peaks(ops_run *run)
 {
     copy_case(run);
-    fp32_case(run, PEAK_WORKGROUP, 1);
-    fp32_case(run, 3 * PEAK_WORKGROUP, 7);
+    for (kim_peak peak = KIM_PEAK_FP32; peak < KIM_PEAK_COUNT; peak++) {
+        arithmetic_case(run, peak, 1, 1);
+        arithmetic_case(run, peak, 3, 17);
+    }
     measure_case(run);
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "reference_ops.h"
+#include "host/reference_ops.h"
 
 // --------------------------------------------------------------------------------------- norm
 

@@ -7,7 +7,8 @@
 #include <string.h>
 
 #include "engine/sampler.h"
-#include "reference_ops.h"
+#include "host/reference_ops.h"
+#include "host/reference_sample.h"
 
 #define PROMPT 20   // tokens that are there before
 #define MAX_STEPS 4 // rows of the control block
@@ -35,95 +36,6 @@ typedef struct sample_tensors {
     span logits, control, history, sampling, scratch, results;
     uint32_t vocab, position; // of the row whose logits these are
 } sample_tensors;
-
-// -------------------------------------------------------------------------------- reference
-
-typedef struct ranked {
-    float logit;
-    uint32_t id;
-    double weight, before; // relative to the first; the sum of those before
-    double error;          // what `before` may be off by: exp() and its argument
-} ranked;
-
-static int compare_ranked(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return x->id < y->id ? -1 : 1;
-}
-
-// All ids with the adjusted logits, the most probable first; list[vocab].before is the whole sum.
-static ranked *rank_logits(const float *logits, uint32_t vocab, const kim_sampling *p,
-                           const int32_t *history, uint32_t n_history)
-{
-    ranked *list = malloc((vocab + 1) * sizeof *list);
-    for (uint32_t i = 0; i < vocab; i++)
-        list[i] = (ranked){ .logit = logits[i], .id = i };
-    for (uint32_t i = n_history - (n_history < p->repeat_last ? n_history : p->repeat_last);
-         i < n_history; i++)
-        if (history[i] >= 0 && (uint32_t)history[i] < vocab) {
-            const float x = logits[history[i]];
-            list[history[i]].logit = x > 0 ? x / p->repeat_penalty : x * p->repeat_penalty;
-        }
-    qsort(list, vocab, sizeof *list, compare_ranked);
-    double sum = 0, error = 0;
-    for (uint32_t i = 0; i <= vocab; i++) {
-        list[i].before = sum;
-        list[i].error = error;
-        if (i == vocab)
-            break;
-        const bool equal = list[i].logit == list[0].logit; // infinite, both of them
-        const double below = equal ? 0 : ((double)list[0].logit - list[i].logit) / p->temperature;
-        list[i].weight = exp(-below);
-        sum += list[i].weight;
-        if (list[i].weight > 0)
-            error += list[i].weight * (8 + 4 * below) * ULP;
-    }
-    return list;
-}
-
-// How many candidates may be kept, at least and at most: they differ where rounding decides.
-static void find_cut(const ranked *list, uint32_t vocab, const kim_sampling *p, uint32_t cut[2])
-{
-    const uint32_t most = p->top_k < vocab ? p->top_k : vocab;
-    const double mass = p->top_p < 1 ? p->top_p * list[vocab].before : INFINITY;
-    // the sum of all is added up in runs of up to 2,000, whose rounding cancels mostly
-    const double slack = list[vocab].error + 1e-5 * list[vocab].before;
-    cut[0] = cut[1] = most;
-    for (uint32_t i = 1; i < most; i++) {
-        const double rounding = 1e-4 * p->min_p;
-        if (cut[0] == most &&
-            (list[i].before > mass - slack || list[i].weight < p->min_p + rounding))
-            cut[0] = i;
-        if (list[i].before > mass + slack || list[i].weight < p->min_p - rounding) {
-            cut[1] = i;
-            return;
-        }
-    }
-}
-
-static double kept_mass(const ranked *list, uint32_t kept)
-{
-    return list[kept - 1].before + list[kept - 1].weight;
-}
-
-// Whether `id` is the one that `share` draws, or one that rounding may have taken.
-static bool may_be_drawn(const ranked *list, uint32_t vocab, const kim_sampling *p, double share,
-                         uint32_t id)
-{
-    uint32_t cut[2], at = 0;
-    find_cut(list, vocab, p, cut);
-    while (at < cut[1] && list[at].id != id)
-        at++;
-    if (at == cut[1])
-        return false;
-    // a lane adds up to 1/256 of the candidates, one after the other
-    const double most = kept_mass(list, cut[1]);
-    const double slack = list[cut[1]].error + most * (32 + cut[1] / 256) * ULP;
-    return list[at].before - slack <= share * most &&
-           list[at].before + list[at].weight + slack >= share * kept_mass(list, cut[0]);
-}
 
 // ---------------------------------------------------------------------------------- the case
 
@@ -211,15 +123,15 @@ static void check_control(ops_case *c, const sample_tensors *t, uint32_t done, u
 }
 
 typedef struct draws {
-    kim_sampling sampling; // defaults filled in
-    kim_sampler *ahead;    // fills the block
-    kim_sampler *host;     // draws
+    bool greedy;
+    kim_sampler *ahead; // fills the block
+    kim_sampler *host;  // draws
     double log_sum;
     uint32_t drawn, different;
 } draws;
 
 // One step: its result, the token in the history, and what the host draws.
-static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t step, float share)
+static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t step)
 {
     const float *x = case_data(&t->logits);
     const int32_t *history = case_data(&t->history);
@@ -242,31 +154,26 @@ static void check_step(ops_case *c, const sample_tensors *t, draws *d, uint32_t 
     case_check(c, "logprob", step, logprob, want, 2e-5 + 4 * ULP * fabs(want));
     if ((uint32_t)wanted == id)
         return;
-    if (d->sampling.greedy) {
+    if (d->greedy) {
         case_check(c, "greedy id", step, id, wanted, 0);
         return;
     }
-    ranked *list = rank_logits(x, t->vocab, &d->sampling, history, n_history);
-    if (!may_be_drawn(list, t->vocab, &d->sampling, (double)share, id))
+    bool may[2];
+    MUST(reference_may_draw(case_data(&t->sampling), x, t->vocab, history, n_history, step,
+                            (uint32_t[2]){ id, (uint32_t)wanted }, may));
+    if (!may[0])
         case_check(c, "id", step, id, wanted, 0);
-    if (!may_be_drawn(list, t->vocab, &d->sampling, (double)share, (uint32_t)wanted))
+    if (!may[1])
         case_check(c, "id of the host", step, wanted, id, 0);
-    free(list);
 }
 
 static draws make_draws(const sample_setup *s, const float *logits)
 {
-    draws d = { .sampling = s->sampling };
-    struct sampling_block block;
-    d.sampling.seed = 1 + ops_random();
-    MUST(kim_sampler_create(&d.ahead, &d.sampling));
-    MUST(kim_sampler_create(&d.host, &d.sampling));
-    sampler_fill_block(d.host, &block, 0, 0);
-    d.sampling.temperature = block.temperature;
-    d.sampling.top_k = block.top_k;
-    d.sampling.top_p = block.top_p;
-    d.sampling.repeat_penalty = block.repeat_penalty;
-    d.sampling.repeat_last = block.repeat_last;
+    draws d = { .greedy = s->sampling.greedy };
+    kim_sampling sampling = s->sampling;
+    sampling.seed = 1 + ops_random();
+    MUST(kim_sampler_create(&d.ahead, &sampling));
+    MUST(kim_sampler_create(&d.host, &sampling));
     d.log_sum = s->kind == LOGITS_FAR ? INFINITY : reference_log_sum(logits, s->vocab);
     return d;
 }
@@ -289,7 +196,7 @@ static void sample_case(ops_run *run, const sample_setup *s)
         case_run(&c);
         sampler_consume(d.ahead, steps);
         for (uint32_t i = r * steps; i < (r + 1) * steps && !c.failed; i++)
-            check_step(&c, &t, &d, i, block->draws[i % SAMPLE_DRAWS]);
+            check_step(&c, &t, &d, i);
     }
     const int32_t *history = case_data(&t.history);
     check_control(&c, &t, steps * runs, t.position + steps * runs,
@@ -302,6 +209,240 @@ static void sample_case(ops_run *run, const sample_setup *s)
     kim_sampler_destroy(&d.ahead);
     kim_sampler_destroy(&d.host);
     case_end(&c);
+}
+
+// ------------------------------------------------------------------------------------ drafts
+
+// What a draw from a row by the host is, given the drafts before it: the id, or that of a stop.
+static int32_t draw_on_host(kim_sampler *s, const sample_tensors *t, uint32_t row, uint32_t stride)
+{
+    const float *x = case_data(&t->logits);
+    int32_t id;
+    MUST(sampler_draw(s, x + row * stride, t->vocab, case_data(&t->history), PROMPT + row, &id,
+                      NULL));
+    return id;
+}
+
+// A step of several rows: the first `right` drafts are what is drawn, the next one is not, and
+// those after it are again, which must not count. stop: the row whose token is a stop; none: rows
+static void drafts_case(ops_run *run, const kim_sampling *params, uint32_t rows, uint32_t right,
+                        uint32_t stop)
+{
+    enum { VOCAB = 4099, STRIDE = VOCAB + 5, MOST_ROWS = 8 };
+    ops_case c;
+    sample_tensors t = { .vocab = VOCAB, .position = PROMPT - 1 };
+    case_begin(&c, run, "sample %u rows, %u right, stop %u, %s", rows, right, stop,
+               params->greedy ? "greedy" : "drawn");
+    t.logits = case_place_floats(&c, rows * STRIDE);
+    t.control = case_place_floats(&c, CONTROL_ROW(MOST_ROWS + 1, 0));
+    t.history = case_place_floats(&c, PROMPT + MOST_ROWS);
+    t.sampling = case_place(&c, sizeof(struct sampling_block));
+    t.scratch = case_place(&c, rows * sample_scratch_bytes(VOCAB));
+    t.results = case_place_floats(&c, SAMPLE_SLOTS * 4);
+    case_commit(&c);
+    memset(case_data(&t.scratch), 0, t.scratch.bytes);
+    float *x = case_data(&t.logits);
+    for (uint32_t r = 0; r < rows; r++) {
+        fill_logits(x + r * STRIDE, VOCAB, LOGITS_NORMAL);
+        for (uint32_t i = VOCAB; i < STRIDE; i++)
+            x[r * STRIDE + i] = 1e30f; // never drawn
+    }
+    start(&t, 0);
+    uint32_t *control = case_data(&t.control);
+    int32_t *history = case_data(&t.history);
+    struct sampling_block *block = case_data(&t.sampling);
+    kim_sampler *s;
+    MUST(kim_sampler_create(&s, params));
+    const uint32_t first = SAMPLE_DRAWS - 2; // the random numbers begin anew within the step
+    control[CONTROL_STEP] = first;
+    sampler_fill_block(s, block, first, SAMPLE_DRAWS);
+    int32_t drawn[MOST_ROWS];
+    for (uint32_t r = 0; r < rows; r++) {
+        drawn[r] = draw_on_host(s, &t, r, STRIDE);
+        const bool wrong = r == right;
+        history[PROMPT + r] = wrong ? (drawn[r] + 1) % VOCAB : drawn[r];
+        if (r + 1 < rows) {
+            control[CONTROL_ROW(r + 1, CONTROL_ROW_TOKEN)] = (uint32_t)history[PROMPT + r];
+            control[CONTROL_ROW(r + 1, CONTROL_ROW_AHEAD)] = 0;
+        } else {
+            history[PROMPT + r] = -1;
+        }
+    }
+    block->n_stops = 2;
+    block->stops[0] = VOCAB;
+    block->stops[1] = stop < rows ? (uint32_t)drawn[stop] : VOCAB;
+    const bool stopped = stop <= right && stop < rows;
+    const uint32_t taken = stopped ? stop + 1 : right < rows - 1 ? right + 1 : rows;
+    MUST(op_sample(run->st, &(sample_params){
+                                .logits = &t.logits,
+                                .control = &t.control,
+                                .history = &t.history,
+                                .sampling = &t.sampling,
+                                .scratch = &t.scratch,
+                                .results = &t.results,
+                                .vocab = VOCAB,
+                                .rows = rows,
+                                .greedy = params->greedy,
+                            }));
+    case_run(&c);
+    const uint32_t *results = case_data(&t.results);
+    for (uint32_t i = 0; i < SAMPLE_SLOTS; i++) {
+        const uint32_t n = (i + SAMPLE_SLOTS - first % SAMPLE_SLOTS) % SAMPLE_SLOTS;
+        const uint32_t *result = results + i * 4;
+        if (n >= taken) {
+            case_check(&c, "other results", i, result[SAMPLE_RESULT_MARK], UINT32_MAX, 0);
+            continue;
+        }
+        const uint32_t status = n + 1 < taken ? SAMPLE_AGREED : stopped ? SAMPLE_STOP : SAMPLE_OK;
+        const double logprob =
+            (double)x[n * STRIDE + (uint32_t)drawn[n]] - reference_log_sum(x + n * STRIDE, VOCAB);
+        float got;
+        memcpy(&got, &result[SAMPLE_RESULT_LOGPROB], sizeof got);
+        case_check(&c, "id", n, result[SAMPLE_RESULT_ID], drawn[n], 0);
+        case_check(&c, "mark", n, result[SAMPLE_RESULT_MARK], first + n + 1, 0);
+        case_check(&c, "status", n, result[SAMPLE_RESULT_STATUS], status, 0);
+        case_check(&c, "logprob", n, (double)got, logprob, 2e-5 + 4 * ULP * fabs(logprob));
+        case_check(&c, "history", n, history[PROMPT + n], drawn[n], 0);
+    }
+    case_check(&c, "position", 0, control[CONTROL_POSITION], t.position + taken, 0);
+    case_check(&c, "step", 0, control[CONTROL_STEP], first + taken, 0);
+    case_check(&c, "stopped", 0, control[CONTROL_STOPPED], stopped, 0);
+    case_check(&c, "token", 0, control[CONTROL_ROW(0, CONTROL_ROW_TOKEN)], drawn[taken - 1], 0);
+    kim_sampler_destroy(&s);
+    case_end(&c);
+}
+
+// Pearson's statistic of counts against softmax(logits).
+static double chi_square(const uint32_t *counts, const float *logits, uint32_t vocab)
+{
+    const double log_sum = reference_log_sum(logits, vocab);
+    double all = 0, statistic = 0;
+    for (uint32_t i = 0; i < vocab; i++)
+        all += counts[i];
+    for (uint32_t i = 0; i < vocab; i++) {
+        const double expected = all * exp((double)logits[i] - log_sum);
+        statistic += (counts[i] - expected) * (counts[i] - expected) / expected;
+    }
+    return statistic;
+}
+
+// A draft, right or wrong, leaves the distributions of the first token and, where the first is as
+// the draft, of the second what they are: thousands of steps of two rows. Had both rows the same
+// random number, or had a right draft a chance of its own to be taken, the statistics would be
+// hundreds; of seven degrees of freedom they are above 40 once in a million times.
+static void distribution_case(ops_run *run)
+{
+    enum { VOCAB = 8, STEPS = SAMPLE_DRAWS / 2, RUNS = 100, DRAFT = 3 };
+    static const float logits[2][VOCAB] = {
+        { 0.5f, -0.3f, 0.1f, 1.6f, 0, -0.8f, 0.7f, 0.2f },
+        { -0.2f, 0.9f, 0.4f, 0.3f, -0.6f, 0, 1.1f, -0.1f },
+    };
+    uint32_t counts[2][VOCAB] = { { 0 } };
+    ops_case c;
+    sample_tensors t = { .vocab = VOCAB, .position = PROMPT - 1 };
+    case_begin(&c, run, "sample the distribution");
+    t.logits = case_place_floats(&c, 2 * VOCAB);
+    t.control = case_place_floats(&c, CONTROL_ROW(3, 0));
+    t.history = case_place_floats(&c, PROMPT + 2 * STEPS);
+    t.sampling = case_place(&c, sizeof(struct sampling_block));
+    t.scratch = case_place(&c, 2 * sample_scratch_bytes(VOCAB));
+    t.results = case_place_floats(&c, SAMPLE_SLOTS * 4);
+    case_commit(&c);
+    memset(case_data(&t.scratch), 0, t.scratch.bytes);
+    memcpy(case_data(&t.logits), logits, sizeof logits);
+    uint32_t *control = case_data(&t.control);
+    const uint32_t *results = case_data(&t.results);
+    kim_sampler *s;
+    MUST(kim_sampler_create(&s, &(kim_sampling){ .seed = 11, .top_k = UINT32_MAX, .top_p = 1 }));
+    for (uint32_t i = 0; i < STEPS; i++)
+        MUST(op_sample(run->st, &(sample_params){
+                                    .logits = &t.logits,
+                                    .control = &t.control,
+                                    .history = &t.history,
+                                    .sampling = &t.sampling,
+                                    .scratch = &t.scratch,
+                                    .results = &t.results,
+                                    .vocab = VOCAB,
+                                    .rows = 2,
+                                }));
+    for (uint32_t r = 0; r < RUNS; r++) {
+        start(&t, 0);
+        control[CONTROL_ROW(1, CONTROL_ROW_TOKEN)] = DRAFT;
+        sampler_fill_block(s, case_data(&t.sampling), 0, SAMPLE_DRAWS);
+        case_run(&c);
+        sampler_consume(s, control[CONTROL_STEP]);
+        bool second = false;
+        for (uint32_t i = 0; i < control[CONTROL_STEP]; i++) {
+            counts[second][results[i * 4 + SAMPLE_RESULT_ID] % VOCAB]++;
+            second = results[i * 4 + SAMPLE_RESULT_STATUS] == SAMPLE_AGREED;
+        }
+    }
+    case_check(&c, "chi-square of the first", 0, chi_square(counts[0], logits[0], VOCAB), 0, 40);
+    case_check(&c, "chi-square of the second", 0, chi_square(counts[1], logits[1], VOCAB), 0, 40);
+    case_check(&c, "seconds", 0, counts[0][DRAFT],
+               counts[1][0] + counts[1][1] + counts[1][2] + counts[1][3] + counts[1][4] +
+                   counts[1][5] + counts[1][6] + counts[1][7],
+               0);
+    if (getenv("KIM_TEST_VERBOSE"))
+        printf("%s: %.1f, %.1f, %u drafts right\n", c.name, chi_square(counts[0], logits[0], VOCAB),
+               chi_square(counts[1], logits[1], VOCAB), counts[0][DRAFT]);
+    kim_sampler_destroy(&s);
+    case_end(&c);
+}
+
+static void propose_case(ops_run *run, uint32_t drafts, uint32_t from_position)
+{
+    enum { ROOM = 40, POSITION = 11 };
+    ops_case c;
+    case_begin(&c, run, "propose %u drafts from %u", drafts, from_position);
+    const span from_control = case_place_floats(&c, CONTROL_ROWS);
+    const span from_history = case_place_floats(&c, ROOM);
+    const span control = case_place_floats(&c, CONTROL_ROW(9, 0));
+    const span history = case_place_floats(&c, ROOM);
+    case_commit(&c);
+    uint32_t *to = case_data(&control), *ids = case_data(&from_history);
+    for (uint32_t i = 0; i < ROOM; i++)
+        ids[i] = 1000 + i;
+    ((uint32_t *)case_data(&from_control))[CONTROL_POSITION] = from_position;
+    to[CONTROL_POSITION] = POSITION;
+    MUST(op_propose(run->st, &(propose_params){ .from_control = &from_control,
+                                                .from_history = &from_history,
+                                                .control = &control,
+                                                .history = &history,
+                                                .drafts = drafts }));
+    case_run(&c);
+    const uint32_t *got = case_data(&history);
+    for (uint32_t i = 0; i < ROOM; i++) {
+        const bool new = i > POSITION &&i <= POSITION + drafts;
+        case_check(&c, "history", i, got[i],
+                   new ? 1000 + from_position - drafts + i - POSITION : UINT32_MAX, 0);
+    }
+    for (uint32_t r = 0; r < 9; r++) {
+        const bool new = r >= 1 && r <= drafts;
+        case_check(&c, "token", r, to[CONTROL_ROW(r, CONTROL_ROW_TOKEN)],
+                   new ? 1000 + from_position - drafts + r : UINT32_MAX, 0);
+        case_check(&c, "ahead", r, to[CONTROL_ROW(r, CONTROL_ROW_AHEAD)], new ? 0 : UINT32_MAX, 0);
+    }
+    case_check(&c, "position", 0, to[CONTROL_POSITION], POSITION, 0);
+    case_end(&c);
+}
+
+static void cases_drafts(ops_run *run)
+{
+    // few candidates, whose weights are far from any random number's border
+    const kim_sampling greedy = { .greedy = true };
+    const kim_sampling drawn = { .seed = 5, .top_k = 20, .repeat_penalty = 1.5f };
+    for (uint32_t right = 0; right < 8; right++) {
+        drafts_case(run, &greedy, 8, right, 8);
+        drafts_case(run, &drawn, 8, right, 8);
+        drafts_case(run, &drawn, 8, 7, right);
+    }
+    drafts_case(run, &greedy, 2, 0, 2);
+    drafts_case(run, &greedy, 2, 1, 0);
+    drafts_case(run, &drawn, 3, 1, 2); // the stop is beyond the wrong draft
+    distribution_case(run);
+    for (uint32_t n = 1; n < 8; n += 3)
+        propose_case(run, n, 17 + n);
 }
 
 // ----------------------------------------------------------------------------------- the end
@@ -412,6 +553,7 @@ void cases_sample(ops_run *run)
         sample_case(run, &small[i]);
     for (uint32_t i = 0; i < sizeof large / sizeof *large - run->quick; i++)
         sample_case(run, &large[i]);
+    cases_drafts(run);
     for (uint32_t status = SAMPLE_STOP; status <= SAMPLE_NOTHING; status++)
         for (uint32_t greedy = 0; greedy < 2; greedy++) {
             end_case(run, 9, status, greedy);

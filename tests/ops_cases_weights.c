@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "reference_dequant.h"
-#include "reference_ops.h"
+#include "host/reference_dequant.h"
+#include "host/reference_ops.h"
 
 #define WORST_X 1e6 // as x_scale: see fill_columns
 
@@ -106,49 +106,6 @@ static uint32_t padded_width(const linear *l)
     return most;
 }
 
-// The sums are of fp32 products, in an order of the device's own: the error of one is at most
-// width * 2^-24 * sum |x| |w|, and in fact grows with the square root of the width. Types with an
-// offset add q * d + m, whose parts are up to twice the weight. So for each sum
-//     24 * 2^-24 * sum |x| * the row's largest weight
-// which every type meets with room at widths up to 2,560. Denormal weights may count as zeros:
-// Vulkan lets a device flush them.
-static double sum_tolerance(const test_matrix *m, uint32_t row, double sum_x)
-{
-    return ldexp(24, -24) * sum_x * (double)m->largest[row] + ldexp(sum_x, -126);
-}
-
-// What the packing of a column adds to that, by the definition of the way (pack.comp):
-//   fp16: x and w are each rounded to 11 bits, 2^-11 of them; below the normal halves the steps are
-//         2^-24, for x of a column whose largest was brought to 2^14 at least
-//   int8: half a step of the block of 32, that is 1/254 of its largest x; w as it is
-// In both, columns or blocks below 2^-100 count as zeros; in fp32, denormals may.
-static double packing_tolerance(matmul_way way, const float *x, const float *w, uint32_t width)
-{
-    double error = 0, largest = 0, sum_x = 0, sum_w = 0;
-    for (uint32_t k = 0; k < width; k++) {
-        largest = fmax(largest, fabs((double)x[k]));
-        sum_x += fabs((double)x[k]);
-        sum_w += fabs((double)w[k]);
-    }
-    if (!matmul_way_packs(way))
-        return ldexp(sum_w, -126);
-    if (way == MATMUL_HALF) {
-        for (uint32_t k = 0; k < width; k++)
-            error += fabs((double)x[k] * (double)w[k]);
-        return ldexp(error, -10) * 1.001 + ldexp(sum_x, -25) + ldexp(largest * sum_w, -39) +
-               ldexp(sum_w, -100);
-    }
-    for (uint32_t k = 0; k < width;) {
-        double of_block = 0;
-        const uint32_t end = k + 32 < width ? k + 32 : width, first = k;
-        for (; k < end; k++)
-            of_block = fmax(of_block, fabs((double)x[k]));
-        for (k = first; k < end; k++)
-            error += of_block / 254 * fabs((double)w[k]);
-    }
-    return error * 1.001 + ldexp(sum_w, -100);
-}
-
 static matmul_way way_of_row(const ops_run *run, const test_matrix *m, uint32_t row,
                              uint32_t columns)
 {
@@ -166,13 +123,9 @@ static void reference_products(const ops_run *run, const test_matrix *m, const f
     reference_matmul(want, xs, stride, m->w, rows, width, columns);
     for (uint32_t i = 0; i < columns; i++) {
         const float *x = xs + (uint64_t)i * stride;
-        double sum_x = 0;
-        for (uint32_t k = 0; k < width; k++)
-            sum_x += fabs((double)x[k]);
         for (uint32_t r = 0; r < rows; r++)
-            tolerance[(uint64_t)i * rows + r] =
-                sum_tolerance(m, r, sum_x) + packing_tolerance(way_of_row(run, m, r, columns), x,
-                                                               m->w + (uint64_t)r * width, width);
+            tolerance[(uint64_t)i * rows + r] = reference_product_tolerance(
+                way_of_row(run, m, r, columns), x, m->w + (uint64_t)r * width, width);
     }
 }
 
@@ -203,13 +156,9 @@ static void check_products(ops_case *c, const test_matrix *m, const float *got, 
         for (uint32_t r = 0; r < rows / 2; r++) {
             const uint64_t at = (uint64_t)i * rows + 2 * r;
             const double gate = want[at], up = want[at + 1];
-            // |gelu'| < 1.13; 8 * 2^-24 for the exponential in it
-            const double tolerance =
-                1.13 * tolerances[at] * fabs(up) +
-                tolerances[at + 1] * (fabs(reference_gelu(gate)) + 1.13 * tolerances[at]) +
-                ldexp(8, -24) * fabs(gate * up);
             case_check(c, "y", (uint64_t)i * rows / 2 + r, got[(uint64_t)i * (rows / 2) + r],
-                       reference_gelu(gate) * up, tolerance);
+                       reference_gelu(gate) * up,
+                       reference_glu_tolerance(gate, up, tolerances[at], tolerances[at + 1]));
         }
     }
 }

@@ -7,6 +7,7 @@
 
 #include "host/matmul_ways.h"
 #include "host/ops.h"
+#include "host/ops_fill.h"
 
 // A device in one memory mode, and what was found on it.
 typedef struct ops_run {
@@ -49,20 +50,5 @@ void case_run(ops_case *c);
 void case_check(ops_case *c, const char *part, uint64_t at, double got, double want,
                 double tolerance);
 void case_end(ops_case *c);
-
-// The same numbers in every run.
-uint32_t ops_random(void);
-double ops_uniform(double low, double high);
-double ops_normal(void);
-void ops_fill_normal(float *out, uint64_t n, double scale);
-uint16_t ops_half(double x); // to nearest even; infinite beyond the range
-
-// Rows of a weight type as a file has them: random bits, with scales that are sane halves.
-typedef enum weight_kind {
-    WEIGHTS_RANDOM,
-    WEIGHTS_TINY, // the scales are zeros and denormals
-} weight_kind;
-void ops_fill_weights(const weight_type *type, uint8_t *rows, uint64_t n_rows, uint32_t width,
-                      weight_kind kind);
 
 #endif

@@ -6,6 +6,7 @@
 // One line of CSV a pipeline; figures that a driver does not give are empty. The name holds the
 // constants: workgroup, then as the shader declares them. --all: every figure by the driver's own
 // name. --only: those whose name has this in it.
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,68 +14,17 @@
 #include "host/ops_pipelines.h"
 #include "host/pipeline_statistics.h"
 
-enum column {
-    REGISTERS,
-    SCALAR_REGISTERS,
-    SPILLS, // summed over kinds
-    SHARED_BYTES,
-    OCCUPANCY,
-    INSTRUCTIONS,
-    THROUGHPUT,
-    COLUMNS,
-};
-
-// What drivers call it: AMD (RADV), NVIDIA (NVK), Intel (ANV), Qualcomm, Apple; in lower case
-static const struct {
-    const char *name;
-    enum column column;
-} names[] = {
-    { "vgprs", REGISTERS },
-    { "number of gprs", REGISTERS },
-    { "gprs", REGISTERS },
-    { "max live registers", REGISTERS },
-    { "full registers", REGISTERS },
-    { "sgprs", SCALAR_REGISTERS },
-    { "spilled sgprs", SPILLS },
-    { "spilled vgprs", SPILLS },
-    { "spill count", SPILLS },
-    { "spills to memory", SPILLS },
-    { "lds size", SHARED_BYTES },
-    { "shared memory size", SHARED_BYTES },
-    { "workgroup memory size", SHARED_BYTES },
-    { "subgroups per simd", OCCUPANCY },
-    { "max warps/sm", OCCUPANCY },
-    { "max waves per core", OCCUPANCY },
-    { "instructions", INSTRUCTIONS },
-    { "instruction count", INSTRUCTIONS },
-    { "inverse throughput", THROUGHPUT },
-    { "cycle count", THROUGHPUT },
-    { "static cycle count", THROUGHPUT },
-};
-
 typedef struct row {
-    double values[COLUMNS];
-    bool present[COLUMNS];
+    pipeline_figures figures;
     bool all;
 } row;
-
-static bool same_without_case(const char *a, const char *b)
-{
-    while (*a && *b && (*a | 0x20) == (*b | 0x20))
-        a++, b++;
-    return *a == *b;
-}
 
 static void take(void *user, const char *name, double value)
 {
     row *r = user;
     if (r->all)
         fprintf(stderr, "    %s = %g\n", name, value);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (same_without_case(name, names[i].name)) {
-            r->values[names[i].column] += value;
-            r->present[names[i].column] = true;
-        }
+    pipeline_figures_add(&r->figures, name, value);
 }
 
 typedef struct options {
@@ -170,6 +120,9 @@ static bool print_pipeline(kim_gpu *gpu, const pipeline_key *key, const options 
 {
     char name[128];
     row r = { .all = o->all };
+    const double *values = r.figures.values;
+    for (int i = 0; i < PIPELINE_FIGURES; i++)
+        r.figures.values[i] = NAN;
     pipeline_name(key, name, sizeof name);
     if (o->only && !strstr(name, o->only))
         return true;
@@ -180,15 +133,16 @@ static bool print_pipeline(kim_gpu *gpu, const pipeline_key *key, const options 
         return false;
     }
     printf("%s", name);
-    for (uint32_t i = 0; i < COLUMNS; i++)
-        if (r.present[i])
-            printf(",%g", r.values[i]);
-        else
+    for (int i = 0; i < PIPELINE_FIGURES; i++)
+        if (isnan(values[i]))
             printf(",");
+        else
+            printf(",%g", values[i]);
     printf("\n");
-    if (o->fail_on_spill && r.values[SPILLS] > 0)
-        fprintf(stderr, "%s: spills %g registers\n", name, r.values[SPILLS]);
-    return !o->fail_on_spill || r.values[SPILLS] == 0;
+    const bool spills = values[PIPELINE_SPILLS] > 0;
+    if (o->fail_on_spill && spills)
+        fprintf(stderr, "%s: spills %g registers\n", name, values[PIPELINE_SPILLS]);
+    return !o->fail_on_spill || !spills;
 }
 
 static void parse(options *o, int argc, char **argv)
@@ -221,8 +175,10 @@ int main(int argc, char **argv)
     uint32_t count = 0;
     bool right = true;
     parse(&o, argc, argv);
-    const kim_gpu_params params = { .device = o.device, .memory_mode = o.mode, .cache_dir = "" };
-    if (gpu_create(&gpu, &params, true) || list_all(gpu, &keys, &count)) {
+    const kim_gpu_params params = {
+        .device = o.device, .memory_mode = o.mode, .cache_dir = "", .statistics = true
+    };
+    if (kim_gpu_create(&gpu, &params) || list_all(gpu, &keys, &count)) {
         fprintf(stderr, "%s\n", kim_error_text());
         kim_gpu_destroy(&gpu);
         return 1;

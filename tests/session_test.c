@@ -419,7 +419,10 @@ static void test_memory(const small_model *m, kim_gpu *gpu)
 {
     printf("memory\n");
     static const kim_session_params shapes[] = {
-        { 1000, 64 }, { 30, 512 }, { 2048, 512 }, { 0, 0 }
+        { .context = 1000, .batch = 64 },
+        { .context = 30, .batch = 512 },
+        { .context = 2048, .batch = 512 },
+        { .context = 0 },
     };
     kim_plan plan;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {

@@ -8,7 +8,7 @@
 #include "model_support.h"
 
 #include "engine/model_files.h"
-#include "reference_dequant.h"
+#include "host/reference_dequant.h"
 
 #include <math.h>
 #include <unistd.h>

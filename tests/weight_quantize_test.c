@@ -2,7 +2,7 @@
 // Weights on the CPU: F16 and BF16 to f32, all there are; quantised rows as the reference has them.
 //   weight_quantize_test TESTS_FOLDER
 #include "host/weight_quantize.h"
-#include "reference_dequant.h"
+#include "host/reference_dequant.h"
 #include "text_support.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
 //   weight_types_test TESTS_FOLDER [--time]
 #include "host/weight_types.h"
 #include "check.h"
-#include "reference_dequant.h"
+#include "host/reference_dequant.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -9,11 +9,11 @@
 #include <string.h>
 
 static struct {
-    char *prompts, *gens, *depths, **pairs;
-    int n_images, sessions, repeats;
+    char *prompts, *gens, *depths, **pairs, *sessions;
+    int n_images, repeats;
     char *format;
     int trace;
-} options = { .sessions = 1, .repeats = 5 };
+} options = { .repeats = 5 };
 
 static struct poptOption table[] = {
     INCLUDE_OPTIONS(model_options, NULL),
@@ -28,7 +28,8 @@ static struct poptOption table[] = {
       "tokens that are there before each test (0)", "N,..." },
     { "images", 'i', POPT_ARG_INT, &options.n_images, 0,
       "pictures encoded at once, where the model sees (0: no such test)", "N" },
-    { "sessions", 'b', POPT_ARG_INT, &options.sessions, 0, "sessions decoded together (1)", "N" },
+    { "sessions", 'b', POPT_ARG_STRING, &options.sessions, 0,
+      "sessions decoded together, each with the tokens of the test (1)", "N,..." },
     { "repeats", 'r', POPT_ARG_INT, &options.repeats, 0,
       "measured runs of each test, after one that is not counted (5)", "N" },
     { "output", 'o', POPT_ARG_STRING, &options.format, 0, "md, csv, json or html (md)", "FORMAT" },
@@ -45,16 +46,10 @@ static struct poptOption table[] = {
 
 // ------------------------------------------------------------------------------------ the tests
 
-enum { MOST_VALUES = 64, MOST_TOKENS = 1 << 24 };
+enum { MOST_TOKENS = 1 << 24 };
 
-typedef struct values {
-    uint32_t list[MOST_VALUES];
-    uint32_t count;
-} values;
-
-// "512,1024", each from 0 to MOST_TOKENS. text: NULL: `otherwise`. Returns STATUS_OK, or
-// STATUS_USAGE with the sentence printed.
-static int read_values(const char *option, const char *text, const char *otherwise, values *out)
+int bench_read_values(const char *option, const char *text, const char *otherwise,
+                      bench_values *out)
 {
     const char *at = text ? text : otherwise;
     for (out->count = 0;; at++) {
@@ -62,10 +57,10 @@ static int read_values(const char *option, const char *text, const char *otherwi
         errno = 0;
         const long value = strtol(at, &end, 10);
         if (end == at || (*end && *end != ',') || errno || value < 0 || value > MOST_TOKENS ||
-            out->count == MOST_VALUES)
+            out->count == BENCH_MOST_VALUES)
             return fail_usage("%s is \"%s\"; it must be numbers from 0 to %d with commas between, "
                               "%d at most",
-                              option, text, MOST_TOKENS, MOST_VALUES);
+                              option, text, MOST_TOKENS, BENCH_MOST_VALUES);
         out->list[out->count++] = (uint32_t)value;
         at = end;
         if (!*at)
@@ -74,26 +69,31 @@ static int read_values(const char *option, const char *text, const char *otherwi
 }
 
 typedef struct tests {
-    values prompts, gens, depths;
-    values pairs[MOST_VALUES]; // of two each
+    bench_values prompts, gens, depths, sessions;
+    bench_values pairs[BENCH_MOST_VALUES]; // of two each
     uint32_t n_pairs;
 } tests;
 
 static int read_tests(tests *t)
 {
-    int status = read_values("-p", options.prompts, "512", &t->prompts);
+    int status = bench_read_values("-p", options.prompts, "512", &t->prompts);
     if (status == STATUS_OK)
-        status = read_values("-n", options.gens, "128", &t->gens);
+        status = bench_read_values("-n", options.gens, "128", &t->gens);
     if (status == STATUS_OK)
-        status = read_values("-d", options.depths, "0", &t->depths);
+        status = bench_read_values("-d", options.depths, "0", &t->depths);
+    if (status == STATUS_OK)
+        status = bench_read_values("-b", options.sessions, "1", &t->sessions);
+    for (uint32_t i = 0; status == STATUS_OK && i < t->sessions.count; i++)
+        if (!option_in_range("-b", (int)t->sessions.list[i], 1, BENCH_MOST_SESSIONS))
+            return STATUS_USAGE;
     for (char **pair = options.pairs; status == STATUS_OK && pair && *pair; pair++) {
-        values *v = &t->pairs[t->n_pairs++];
-        status = read_values("-pg", *pair, NULL, v);
+        bench_values *v = &t->pairs[t->n_pairs++];
+        status = bench_read_values("-pg", *pair, NULL, v);
         if (status == STATUS_OK && (v->count != 2 || !v->list[0] || !v->list[1]))
             return fail_usage("-pg is \"%s\"; it must be tokens of the prompt, a comma, and tokens "
                               "decoded, both above 0",
                               *pair);
-        if (t->n_pairs == MOST_VALUES)
+        if (t->n_pairs == BENCH_MOST_VALUES)
             break;
     }
     return status;
@@ -107,21 +107,29 @@ static void add_row(bench *b, bench_row row)
     b->rows[b->n_rows++] = row;
 }
 
+// All tests of a depth.
+static void list_rows_of(bench *b, const tests *t, uint32_t depth, uint32_t sessions)
+{
+    for (uint32_t i = 0; i < t->prompts.count; i++)
+        add_row(b, (bench_row){
+                       .n_prompt = t->prompts.list[i], .n_depth = depth, .n_sessions = sessions });
+    for (uint32_t i = 0; i < t->gens.count; i++)
+        add_row(b,
+                (bench_row){ .n_gen = t->gens.list[i], .n_depth = depth, .n_sessions = sessions });
+    for (uint32_t i = 0; i < t->n_pairs; i++)
+        add_row(b, (bench_row){ .n_prompt = t->pairs[i].list[0],
+                                .n_gen = t->pairs[i].list[1],
+                                .n_depth = depth,
+                                .n_sessions = sessions });
+}
+
 // In the order of llama-bench: all tests of a depth, then those of the next.
 static void list_rows(bench *b, const tests *t)
 {
-    for (uint32_t d = 0; d < t->depths.count; d++) {
-        const uint32_t depth = t->depths.list[d];
-        for (uint32_t i = 0; i < t->prompts.count; i++)
-            add_row(b, (bench_row){ .n_prompt = t->prompts.list[i], .n_depth = depth });
-        for (uint32_t i = 0; i < t->gens.count; i++)
-            add_row(b, (bench_row){ .n_gen = t->gens.list[i], .n_depth = depth });
-        for (uint32_t i = 0; i < t->n_pairs; i++)
-            add_row(b, (bench_row){ .n_prompt = t->pairs[i].list[0],
-                                    .n_gen = t->pairs[i].list[1],
-                                    .n_depth = depth });
-    }
-    add_row(b, (bench_row){ .n_images = (uint32_t)options.n_images });
+    for (uint32_t s = 0; s < t->sessions.count; s++)
+        for (uint32_t d = 0; d < t->depths.count; d++)
+            list_rows_of(b, t, t->depths.list[d], t->sessions.list[s]);
+    add_row(b, (bench_row){ .n_images = (uint32_t)options.n_images, .n_sessions = 1 });
 }
 
 static uint32_t most_positions(const bench *b)
@@ -138,10 +146,6 @@ static uint32_t most_positions(const bench *b)
 
 static int check_options(bench_format *format)
 {
-    if (options.sessions != 1)
-        return fail_usage("-b is %d; sessions decoded together are not in this version, it can "
-                          "only be 1",
-                          options.sessions);
     if (!option_in_range("-i", options.n_images, 0, 1 << 12) ||
         !option_in_range("-r", options.repeats, 1, 10000))
         return STATUS_USAGE;
@@ -267,18 +271,22 @@ int command_bench(int argc, const char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "model") == 0)
         return bench_model(argc - 1, argv + 1);
+    if (strcmp(what, "kernels") == 0)
+        return bench_kernels(argc - 1, argv + 1);
     if (strcmp(what, "report") == 0)
         return command_report(argc - 1, argv + 1);
     if (strcmp(what, "--help") == 0 || strcmp(what, "-h") == 0) {
-        puts("Usage: kim bench model|report [OPTION...]\n\n"
+        puts("Usage: kim bench model|kernels|report [OPTION...]\n\n"
              "  model      prompt and decode speed of a model\n"
+             "  kernels    each operation at the shapes of a model\n"
              "  report     a page of what was measured before\n\n"
              "`kim bench model --help` tells more.");
         return STATUS_OK;
     }
     if (!*what)
-        return fail_usage("kim bench needs to know what to measure: `kim bench model`");
-    return fail_usage("there is no benchmark \"%s\"; there are `kim bench model` and `kim bench "
-                      "report`",
+        return fail_usage("kim bench needs to know what to measure: `kim bench model` or `kim "
+                          "bench kernels`");
+    return fail_usage("there is no benchmark \"%s\"; there are `kim bench model`, `kim bench "
+                      "kernels` and `kim bench report`",
                       what);
 }

@@ -5,13 +5,17 @@
 
 #include "common.h"
 
+enum { BENCH_MOST_SESSIONS = 64 };
+
 // A figure that could not be had is not a number.
 typedef struct bench_row {
     char test[64];                               // as llama-bench names it: "pp512 @ d4096"
     uint32_t n_prompt, n_gen, n_images, n_depth; // tokens, tokens, pictures, tokens
+    uint32_t n_sessions;                         // that each have them, decoded together
 
     double *samples_ns, *samples_ts, *samples_ttft_ns; // [repeats]; the last only of prompts
-    double avg_ns, stddev_ns, avg_ts, stddev_ts;
+    double avg_ns, stddev_ns, avg_ts, stddev_ts;       // ts: of all sessions
+    double avg_ts_session;
     double ttft_ms;       // from the prompt's start to its first drawn token, mean
     double bandwidth_gbs; // weights once a step, and the keys and values that it sees
     double copy_share;    // of KIM_PEAK_COPY
@@ -35,6 +39,7 @@ typedef struct bench {
     uint64_t memory_peak;
     double started;              // now_seconds when the device was opened
     double start_to_first_token; // seconds
+    kim_batch *together;         // of the row under way, if it has several sessions
     double peaks[KIM_PEAK_COUNT];
     struct sensors *sensors;
     bool print_trace; // on stderr, as it runs
@@ -42,12 +47,35 @@ typedef struct bench {
     uint32_t n_rows;
 } bench;
 
+// One measured run of a row: what it took, as differences.
+typedef struct run_result {
+    double seconds, first_token; // the latter from the start; not a number without a prompt
+    double waited, joules, clock_mhz;
+    uint32_t steps; // of several sessions; 0: as the row's tokens come to
+    kim_session_stats work;
+} run_result;
+
+// A moment: of the clock, and of the time spent waiting for the device.
+typedef struct moment {
+    double now, waited;
+} moment;
+moment take_moment(const bench *b);
+void add_time(run_result *out, moment from, moment to);
+
+// A run of several sessions: before what is measured, and that. bench_sessions.c
+kim_err bench_prepare_sessions(bench *b, const bench_row *row);
+kim_err bench_run_sessions(bench *b, const bench_row *row, run_result *out);
+
 // Fills everything of a row but the shares of peaks. bench_measure.c
 kim_err bench_measure(bench *b, bench_row *row);
 
 // The peaks of the device and what follows from them. Closes session and model first: their memory
 // is needed.
 kim_err bench_measure_peaks(bench *b);
+
+// The mean of some figures, and their standard deviation; 0 of one alone.
+double bench_mean(const double *values, uint32_t n);
+double bench_deviation(const double *values, uint32_t n);
 
 // Leaves the session with `depth` tokens read.
 kim_err bench_prepare(const bench *b, uint32_t depth);
@@ -68,6 +96,21 @@ int bench_print(const bench *b, bench_format format);
 
 // The rows as -o json prints them. Takes their traces.
 cJSON *bench_json(bench *b);
+
+enum { BENCH_MOST_VALUES = 64 };
+
+typedef struct bench_values {
+    uint32_t list[BENCH_MOST_VALUES];
+    uint32_t count;
+} bench_values;
+
+// "512,1024", each from 0 to 2^24. text: NULL: `otherwise`. Returns STATUS_OK, or STATUS_USAGE with
+// the sentence printed.
+int bench_read_values(const char *option, const char *text, const char *otherwise,
+                      bench_values *out);
+
+int bench_kernels(int argc, const char **argv); // kim bench kernels
+int bench_tune(bench_format format);            // kim bench kernels --tune
 
 // ---- energy and clocks, where the system shows them: bench_sensors.c
 

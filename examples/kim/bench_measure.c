@@ -18,8 +18,10 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-// Adds one step: `rows` tokens from `position` on, and the logits of the last.
-static void add_step(const bench *b, cost *c, uint32_t position, uint32_t rows, bool logits)
+// Adds one step: `rows` tokens from `position` on, and the logits of the last, of each of some
+// sessions.
+static void add_step(const bench *b, cost *c, uint32_t position, uint32_t rows, bool logits,
+                     uint32_t sessions)
 {
     const kim_model_info *i = &b->info;
     const double q = (double)i->heads * i->head_size, kv = (double)i->kv_heads * i->head_size;
@@ -30,25 +32,23 @@ static void add_step(const bench *b, cost *c, uint32_t position, uint32_t rows, 
     for (uint32_t p = position; p < end; p++)
         seen += (double)global * (p + 1) + (double)local * least(p + 1, i->window);
     const double read = (double)global * end + (double)local * least(end, i->window + rows - 1);
-    c->operations += 2.0 * layer * i->layers * rows + 4.0 * q * seen;
+    c->operations += sessions * (2.0 * layer * i->layers * rows + 4.0 * q * seen);
     if (logits)
-        c->operations += 2.0 * i->vocab * i->hidden;
-    c->bytes += (double)b->weights + 2 * 2 * kv * read; // K and V in fp16
+        c->operations += 2.0 * i->vocab * i->hidden * sessions;
+    c->bytes += (double)b->weights + 2 * 2 * kv * read * sessions; // K and V in fp16
     c->steps++;
 }
 
 static cost cost_of(const bench *b, const bench_row *r)
 {
     cost c = { 0 };
-    uint32_t position = r->n_depth;
-    for (uint32_t left = r->n_prompt; left;) {
-        const uint32_t rows = least(left, b->batch);
-        left -= rows;
-        add_step(b, &c, position, rows, !left);
-        position += rows;
-    }
+    for (uint32_t i = 0; i < r->n_sessions; i++)
+        for (uint32_t done = 0, rows; done < r->n_prompt; done += rows) {
+            rows = least(r->n_prompt - done, b->batch);
+            add_step(b, &c, r->n_depth + done, rows, done + rows == r->n_prompt, 1);
+        }
     for (uint32_t i = 0; i < r->n_gen; i++)
-        add_step(b, &c, position++, 1, true);
+        add_step(b, &c, r->n_depth + r->n_prompt + i, 1, true, r->n_sessions);
     return c;
 }
 
@@ -69,13 +69,6 @@ kim_err bench_prepare(const bench *b, uint32_t depth)
         err = kim_session_append(s, b->tokens + kept, depth - kept);
     return err;
 }
-
-// One measured run of a row: what it took, as differences.
-typedef struct run_result {
-    double seconds, first_token; // the latter from the start; not a number without a prompt
-    double waited, joules, clock_mhz;
-    kim_session_stats work;
-} run_result;
 
 static kim_err draw_first(const bench *b)
 {
@@ -107,19 +100,14 @@ static kim_err answer(const bench *b, const int32_t *first, uint32_t n)
     return err;
 }
 
-// A moment: of the clock, and of the time spent waiting for the device.
-typedef struct moment {
-    double now, waited;
-} moment;
-
-static moment take_moment(const bench *b)
+moment take_moment(const bench *b)
 {
     kim_gpu_stats stats;
     kim_gpu_get_stats(b->o.gpu, &stats);
     return (moment){ now_seconds(), stats.wait_seconds };
 }
 
-static void add_time(run_result *out, moment from, moment to)
+void add_time(run_result *out, moment from, moment to)
 {
     out->seconds += to.now - from.now;
     out->waited += to.waited - from.waited;
@@ -190,18 +178,35 @@ static kim_err run_images(const bench *b, bench_row *r, run_result *out)
     return err;
 }
 
+static kim_session_stats work_of(const bench *b)
+{
+    kim_session_stats work;
+    kim_batch_stats together;
+    if (!b->together) {
+        kim_session_get_stats(b->o.session, &work);
+        return work;
+    }
+    kim_batch_get_stats(b->together, &together);
+    return (kim_session_stats){ .dispatches = together.dispatches,
+                                .submits = together.submits,
+                                .barriers = together.barriers };
+}
+
 static kim_err run_row(bench *b, bench_row *r, run_result *out)
 {
-    kim_session_stats before;
     *out = (run_result){ .first_token = NAN };
-    kim_err err = r->n_images ? KIM_OK : bench_prepare(b, r->n_depth);
+    kim_err err = r->n_images         ? KIM_OK
+                  : r->n_sessions > 1 ? bench_prepare_sessions(b, r)
+                                      : bench_prepare(b, r->n_depth);
     if (err)
         return err;
-    kim_session_get_stats(b->o.session, &before);
+    const kim_session_stats before = work_of(b);
     sensors_begin(b->sensors);
-    err = r->n_images ? run_images(b, r, out) : run_tokens(b, r, out);
+    err = r->n_images         ? run_images(b, r, out)
+          : r->n_sessions > 1 ? bench_run_sessions(b, r, out)
+                              : run_tokens(b, r, out);
     sensors_end(b->sensors, &out->joules, &out->clock_mhz);
-    kim_session_get_stats(b->o.session, &out->work);
+    out->work = work_of(b);
     out->work.dispatches -= before.dispatches;
     out->work.barriers -= before.barriers;
     out->work.submits -= before.submits;
@@ -210,7 +215,7 @@ static kim_err run_row(bench *b, bench_row *r, run_result *out)
 
 // -------------------------------------------------------------------------------------- figures
 
-static double mean_of(const double *values, uint32_t n)
+double bench_mean(const double *values, uint32_t n)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -218,9 +223,9 @@ static double mean_of(const double *values, uint32_t n)
     return sum / n;
 }
 
-static double deviation_of(const double *values, uint32_t n)
+double bench_deviation(const double *values, uint32_t n)
 {
-    const double mean = mean_of(values, n);
+    const double mean = bench_mean(values, n);
     double squares = 0;
     for (uint32_t i = 0; i < n; i++)
         squares += (values[i] - mean) * (values[i] - mean);
@@ -238,15 +243,17 @@ static void name_row(const bench *b, bench_row *r)
         used += snprintf(r->test + used, sizeof r->test - (size_t)used, "%stg%u",
                          r->n_prompt ? "+" : "", r->n_gen);
     if (r->n_depth)
-        snprintf(r->test + used, sizeof r->test - (size_t)used, " @ d%u", r->n_depth);
+        used += snprintf(r->test + used, sizeof r->test - (size_t)used, " @ d%u", r->n_depth);
+    if (r->n_sessions > 1)
+        snprintf(r->test + used, sizeof r->test - (size_t)used, " x %u", r->n_sessions);
 }
 
 kim_err bench_measure(bench *b, bench_row *r)
 {
     const uint32_t n = b->repeats;
     const uint32_t tokens =
-        r->n_images ? r->n_images * b->info.image_tokens : r->n_prompt + r->n_gen;
-    const cost c = cost_of(b, r);
+        r->n_images ? r->n_images * b->info.image_tokens : (r->n_prompt + r->n_gen) * r->n_sessions;
+    cost c = cost_of(b, r);
     double host = 0, joules = 0, clock = 0;
     name_row(b, r);
     r->samples_ns = checked(calloc(n, sizeof *r->samples_ns));
@@ -263,13 +270,16 @@ kim_err bench_measure(bench *b, bench_row *r)
         joules += result.joules;
         clock += result.clock_mhz;
     }
+    kim_batch_destroy(&b->together);
     if (err)
         return err;
-    r->avg_ns = mean_of(r->samples_ns, n);
-    r->stddev_ns = deviation_of(r->samples_ns, n);
-    r->avg_ts = mean_of(r->samples_ts, n);
-    r->stddev_ts = deviation_of(r->samples_ts, n);
-    r->ttft_ms = mean_of(r->samples_ttft_ns, n) * 1e-6;
+    c.steps = result.steps ? result.steps : c.steps;
+    r->avg_ns = bench_mean(r->samples_ns, n);
+    r->stddev_ns = bench_deviation(r->samples_ns, n);
+    r->avg_ts = bench_mean(r->samples_ts, n);
+    r->stddev_ts = bench_deviation(r->samples_ts, n);
+    r->avg_ts_session = r->avg_ts / r->n_sessions;
+    r->ttft_ms = bench_mean(r->samples_ttft_ns, n) * 1e-6;
     r->joules_per_token = joules / n / tokens;
     r->clock_mhz = clock / n;
     if (r->n_images) {

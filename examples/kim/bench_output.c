@@ -1,108 +1,59 @@
 // SPDX-License-Identifier: MIT
 // kim bench model: what was measured, as a table, as CSV and as JSON.
-#include "bench.h"
-#include "kim_build.h"
+#include "bench_cells.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-// One figure or text of a row, for programs. The same list makes CSV and JSON.
-typedef struct cell {
-    const char *key;
-    const char *text; // NULL: a number
-    double number;
-} cell;
-
-enum { MOST_CELLS = 48 };
-
-typedef struct cells {
-    cell list[MOST_CELLS];
-    uint32_t count;
-} cells;
-
-static const struct peak {
-    const char *name, *key, *unit;
-} peak_names[KIM_PEAK_COUNT] = {
-    [KIM_PEAK_COPY] = { "copy", "peak_copy_gbs", "GB/s" },
-    [KIM_PEAK_FP32] = { "fp32", "peak_fp32_gflops", "GFLOP/s" },
-};
-
-static const char *build_text(void)
-{
-    static char text[256];
-#ifdef __clang__
-    const char *compiler = "";
-#else
-    const char *compiler = "gcc ";
-#endif
-    const char *missing = kim_build_missing();
-    snprintf(text, sizeof text, "kimberlite %s (%s), %s%s%s%s", KIM_VERSION, KIM_BUILD_COMMIT,
-             compiler, __VERSION__, *missing ? "; lacks: " : "", missing);
-    return text;
-}
 
 static const char *model_text(const bench *b)
 {
     return *b->info.name ? b->info.name : *b->info.size ? b->info.size : b->info.architecture;
 }
 
-static void add_number(cells *c, const char *key, double number)
-{
-    c->list[c->count++] = (cell){ .key = key, .number = number };
-}
-
-static void add_text(cells *c, const char *key, const char *text)
-{
-    c->list[c->count++] = (cell){ .key = key, .text = text };
-}
-
 static void add_row(cells *c, const bench_row *r)
 {
-    add_text(c, "test", r->test);
-    add_number(c, "n_prompt", r->n_prompt);
-    add_number(c, "n_gen", r->n_gen);
-    add_number(c, "n_images", r->n_images);
-    add_number(c, "n_depth", r->n_depth);
-    add_number(c, "avg_ns", r->avg_ns);
-    add_number(c, "stddev_ns", r->stddev_ns);
-    add_number(c, "avg_ts", r->avg_ts);
-    add_number(c, "stddev_ts", r->stddev_ts);
-    add_number(c, "ttft_ms", r->ttft_ms);
-    add_number(c, "bandwidth_gbs", r->bandwidth_gbs);
-    add_number(c, "copy_share", r->copy_share);
-    add_number(c, "gflops", r->gflops);
-    add_number(c, "fp32_share", r->fp32_share);
-    add_number(c, "dispatches_per_step", r->dispatches_per_step);
-    add_number(c, "barriers_per_step", r->barriers_per_step);
-    add_number(c, "submits_per_step", r->submits_per_step);
-    add_number(c, "host_us_per_step", r->host_us_per_step);
-    add_number(c, "joules_per_token", r->joules_per_token);
-    add_number(c, "clock_mhz", r->clock_mhz);
+    cells_text(c, "test", r->test);
+    cells_number(c, "n_prompt", r->n_prompt);
+    cells_number(c, "n_gen", r->n_gen);
+    cells_number(c, "n_images", r->n_images);
+    cells_number(c, "n_depth", r->n_depth);
+    cells_number(c, "n_sessions", r->n_sessions);
+    cells_number(c, "avg_ns", r->avg_ns);
+    cells_number(c, "stddev_ns", r->stddev_ns);
+    cells_number(c, "avg_ts", r->avg_ts);
+    cells_number(c, "stddev_ts", r->stddev_ts);
+    cells_number(c, "avg_ts_session", r->avg_ts_session);
+    cells_number(c, "ttft_ms", r->ttft_ms);
+    cells_number(c, "bandwidth_gbs", r->bandwidth_gbs);
+    cells_number(c, "copy_share", r->copy_share);
+    cells_number(c, "gflops", r->gflops);
+    cells_number(c, "fp32_share", r->fp32_share);
+    cells_number(c, "dispatches_per_step", r->dispatches_per_step);
+    cells_number(c, "barriers_per_step", r->barriers_per_step);
+    cells_number(c, "submits_per_step", r->submits_per_step);
+    cells_number(c, "host_us_per_step", r->host_us_per_step);
+    cells_number(c, "joules_per_token", r->joules_per_token);
+    cells_number(c, "clock_mhz", r->clock_mhz);
 }
 
 static void add_run(cells *c, const bench *b)
 {
-    const kim_device_info *device = kim_gpu_info(b->o.gpu);
-    add_number(c, "n_batch", b->batch);
-    add_number(c, "load_open_s", b->load.open_seconds);
-    add_number(c, "load_file_bytes", (double)b->info.file_bytes);
-    add_number(c, "load_pipelines_s", b->made.pipeline_seconds);
-    add_number(c, "load_pipelines", b->made.pipelines);
-    add_number(c, "load_upload_s", b->load.upload_seconds);
-    add_number(c, "load_upload_bytes", (double)b->load.upload_bytes);
-    add_number(c, "start_to_first_token_s", b->start_to_first_token);
-    add_number(c, "memory_peak_bytes", (double)b->memory_peak);
-    for (int i = 0; i < KIM_PEAK_COUNT; i++)
-        add_number(c, peak_names[i].key, b->peaks[i] * 1e-9);
-    add_text(c, "energy_source", sensors_source(b->sensors));
-    add_text(c, "model", model_text(b));
-    add_number(c, "model_parameters", (double)b->info.parameters);
-    add_number(c, "model_bytes", (double)b->weights);
-    add_text(c, "device", device->name);
-    add_text(c, "device_uuid", device->uuid);
-    add_text(c, "driver", device->driver);
-    add_text(c, "build", build_text());
+    cells_number(c, "n_batch", b->batch);
+    cells_number(c, "load_open_s", b->load.open_seconds);
+    cells_number(c, "load_file_bytes", (double)b->info.file_bytes);
+    cells_number(c, "load_pipelines_s", b->made.pipeline_seconds);
+    cells_number(c, "load_pipelines", b->made.pipelines);
+    cells_number(c, "load_upload_s", b->load.upload_seconds);
+    cells_number(c, "load_upload_bytes", (double)b->load.upload_bytes);
+    cells_number(c, "start_to_first_token_s", b->start_to_first_token);
+    cells_number(c, "memory_peak_bytes", (double)b->memory_peak);
+    cells_peaks(c, b->peaks);
+    cells_text(c, "energy_source", sensors_source(b->sensors));
+    cells_text(c, "model", model_text(b));
+    cells_number(c, "model_parameters", (double)b->info.parameters);
+    cells_number(c, "model_bytes", (double)b->weights);
+    cells_device(c, b->o.gpu);
 }
 
 static void fill_cells(const bench *b, const bench_row *r, cells *c)
@@ -120,16 +71,9 @@ cJSON *bench_json(bench *b)
     const int n = (int)b->repeats;
     for (uint32_t i = 0; i < b->n_rows; i++) {
         bench_row *r = &b->rows[i];
-        cJSON *object = checked(cJSON_CreateObject());
         cells c;
         fill_cells(b, r, &c);
-        for (uint32_t k = 0; k < c.count; k++) {
-            const cell *from = &c.list[k];
-            if (from->text)
-                cJSON_AddStringToObject(object, from->key, from->text);
-            else
-                cJSON_AddNumberToObject(object, from->key, from->number); // null if it is none
-        }
+        cJSON *object = cells_json(&c);
         cJSON_AddItemToObject(object, "samples_ns", cJSON_CreateDoubleArray(r->samples_ns, n));
         cJSON_AddItemToObject(object, "samples_ts", cJSON_CreateDoubleArray(r->samples_ts, n));
         if (r->n_prompt)
@@ -143,50 +87,7 @@ cJSON *bench_json(bench *b)
     return json;
 }
 
-// ------------------------------------------------------------------------------------------ CSV
-
-// RFC 4180: texts in quotes, with quotes doubled.
-static void print_csv_text(const char *text)
-{
-    putchar('"');
-    for (; *text; text++) {
-        if (*text == '"')
-            putchar('"');
-        putchar(*text);
-    }
-    putchar('"');
-}
-
-static void print_csv_row(const bench *b, const bench_row *r, bool header)
-{
-    cells c;
-    fill_cells(b, r, &c);
-    for (uint32_t i = 0; i < c.count; i++) {
-        const cell *from = &c.list[i];
-        if (i)
-            putchar(',');
-        if (header)
-            fputs(from->key, stdout);
-        else if (from->text)
-            print_csv_text(from->text);
-        else if (!isnan(from->number))
-            printf("%.*g",
-                   fabs(from->number) < 0x1p53 && rint(from->number) == from->number ? 17 : 6,
-                   from->number);
-    }
-    putchar('\n');
-}
-
 // ---------------------------------------------------------------------------------------- table
-
-// A figure with its decimals, "n/a" where there is none. Returns buffer.
-static const char *figure(double value, int decimals, const char *unit, char buffer[32])
-{
-    if (isnan(value))
-        return "n/a";
-    snprintf(buffer, 32, "%.*f%s", decimals, value, unit);
-    return buffer;
-}
 
 static void print_table(const bench *b)
 {
@@ -197,6 +98,7 @@ static void print_table(const bench *b)
         int decimals;
         const char *unit;
     } columns[] = {
+        { "each t/s", offsetof(bench_row, avg_ts_session), 1, 2, "" },
         { "first token ms", offsetof(bench_row, ttft_ms), 1, 1, "" },
         { "GB/s", offsetof(bench_row, bandwidth_gbs), 1, 1, "" },
         { "of copy", offsetof(bench_row, copy_share), 100, 0, "%" },
@@ -241,11 +143,12 @@ static void print_table(const bench *b)
 
 static void print_notes(const bench *b)
 {
-    const kim_device_info *device = kim_gpu_info(b->o.gpu);
     char bytes[32], text[32];
-    puts("\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
-         "a\n"
-         "step: one token, or a batch of the prompt. Of pictures, tokens are soft tokens.");
+    puts(
+        "\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
+        "a\n"
+        "step: one token of each session, or a batch of a prompt; t/s is that of all sessions, of\n"
+        "which there are N in a test \"x N\". Of pictures, tokens are soft tokens.");
     printf("\nload: open %.3f s (%s), %u pipelines %.3f s, upload %.3f s", b->load.open_seconds,
            format_bytes(b->info.file_bytes, bytes), b->made.pipelines, b->made.pipeline_seconds,
            b->load.upload_seconds);
@@ -254,13 +157,10 @@ static void print_notes(const bench *b)
     printf("; start to first token %s", figure(b->start_to_first_token, 3, " s\n", text));
     if (isnan(b->start_to_first_token))
         putchar('\n');
-    printf("memory on the device: %s at most\nmeasured peaks:",
-           format_bytes(b->memory_peak, bytes));
-    for (int i = 0; i < KIM_PEAK_COUNT; i++)
-        printf("%s %s %s %s", i ? "," : "", peak_names[i].name,
-               figure(b->peaks[i] * 1e-9, 1, "", text), peak_names[i].unit);
-    printf("\nenergy: %s\n", *sensors_source(b->sensors) ? sensors_source(b->sensors) : "n/a");
-    printf("%s, %s, UUID %s\n%s\n", device->name, device->driver, device->uuid, build_text());
+    printf("memory on the device: %s at most\n", format_bytes(b->memory_peak, bytes));
+    print_peaks(b->peaks);
+    printf("energy: %s\n", *sensors_source(b->sensors) ? sensors_source(b->sensors) : "n/a");
+    print_device(b->o.gpu);
 }
 
 int bench_format_find(const char *name, bench_format otherwise, bench_format *out)
@@ -285,9 +185,11 @@ int bench_print(const bench *b, bench_format format)
         print_table(b);
         print_notes(b);
     } else {
-        print_csv_row(b, b->rows, true);
-        for (uint32_t i = 0; i < b->n_rows; i++)
-            print_csv_row(b, &b->rows[i], false);
+        for (uint32_t i = 0; i <= b->n_rows; i++) {
+            cells c;
+            fill_cells(b, i ? &b->rows[i - 1] : b->rows, &c);
+            cells_print_csv(&c, i == 0);
+        }
     }
     return output_flush() ? STATUS_OK : STATUS_FAILED;
 }

@@ -48,6 +48,7 @@ static struct poptOption table[] = {
     { "seed", '\0', POPT_ARG_LONGLONG, &options.seed, 0, "the same answers each time (0: not)",
       "N" },
     INCLUDE_OPTIONS(session_options, NULL),
+    INCLUDE_OPTIONS(draft_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
 };
@@ -55,6 +56,7 @@ static struct poptOption table[] = {
 // What the last answer took.
 typedef struct turn {
     uint32_t prompt_tokens, answer_tokens; // computed for it
+    uint64_t drafted, accepted;
     double picture_seconds, prompt_seconds, answer_seconds;
 } turn;
 
@@ -210,6 +212,8 @@ static kim_err generate(chat *c, strbuf *answer)
     };
     kim_answer_end end = KIM_ANSWER_CALLER;
     char rest[3 * 4];
+    kim_session_stats before, after;
+    kim_session_get_stats(c->o.session, &before);
     double start = now_seconds();
     kim_err err = interrupts ? KIM_OK : kim_session_answer(c->o.session, c->sampler, &params, &end);
     if (!err && end == KIM_ANSWER_CONTEXT)
@@ -220,6 +224,9 @@ static kim_err generate(chat *c, strbuf *answer)
     print_answer(rest, n);
     strbuf_add(answer, rest, n);
     c->last.answer_seconds = now_seconds() - start;
+    kim_session_get_stats(c->o.session, &after);
+    c->last.drafted = after.drafted - before.drafted;
+    c->last.accepted = after.accepted - before.accepted;
     return err;
 }
 
@@ -250,13 +257,17 @@ static bool answer(chat *c)
         c->ended = true;
     if (err)
         library_failed(c, err);
-    char pictures_text[40] = "";
+    char pictures_text[40] = "", drafts_text[60] = "";
     if (c->last.picture_seconds > 0)
         snprintf(pictures_text, sizeof pictures_text, "picture %.1f s | ", c->last.picture_seconds);
+    if (c->last.drafted)
+        snprintf(drafts_text, sizeof drafts_text, " | %.0f%% of %llu drafts right",
+                 100.0 * (double)c->last.accepted / (double)c->last.drafted,
+                 (unsigned long long)c->last.drafted);
     if (!options.quiet)
-        note("[ %sprompt %.1f tok/s | answer %.1f tok/s | context %u/%u ]", pictures_text,
+        note("[ %sprompt %.1f tok/s | answer %.1f tok/s%s | context %u/%u ]", pictures_text,
              rate(c->last.prompt_tokens, c->last.prompt_seconds),
-             rate(c->last.answer_tokens, c->last.answer_seconds),
+             rate(c->last.answer_tokens, c->last.answer_seconds), drafts_text,
              kim_session_position(c->o.session), kim_session_context(c->o.session));
     conversation_add(&c->talk, true, text.data, NULL);
     strbuf_free(&text);
@@ -487,6 +498,10 @@ static void chat_stats(chat *c, const char *argument)
         note("pictures  %llu tiles encoded in %.2f s (%.1f GFLOP/s), %llu more were remembered",
              (unsigned long long)vision.tiles, vision.seconds,
              vision.operations / vision.seconds * 1e-9, (unsigned long long)vision.remembered);
+    if (stats.drafted)
+        note("drafts    %llu of %llu right; answers took %llu steps",
+             (unsigned long long)stats.accepted, (unsigned long long)stats.drafted,
+             (unsigned long long)stats.answer_steps);
     note("memory    %s on the device, at most %s so far",
          format_bytes(kim_gpu_memory_used(c->o.gpu), used),
          format_bytes(kim_gpu_memory_peak(c->o.gpu), peak));

@@ -107,6 +107,21 @@ struct poptOption session_options[] = {
     POPT_TABLEEND,
 };
 
+struct poptOption draft_options[] = {
+    { "model-draft", '\0', POPT_ARG_STRING, &given.model_draft, 0,
+      "a smaller model of the same vocabulary guesses tokens ahead, and the model checks several "
+      "in "
+      "one step: the same answers, sooner",
+      "MODEL" },
+    { "lookup", '\0', POPT_ARG_NONE, &given.lookup, 0,
+      "guess what has followed the last tokens before in the conversation", NULL },
+    { "draft-max", '\0', POPT_ARG_INT, &given.draft_most, 0,
+      "guess at most N tokens a step (7, which is the most)", "N" },
+    { "draft-min", '\0', POPT_ARG_INT, &given.draft_least, 0,
+      "guess at least N tokens a step where it can be done (0: only what makes it faster)", "N" },
+    POPT_TABLEEND,
+};
+
 static void print_help(const arguments *a, poptContext context)
 {
     printf("%s\n\n", a->purpose);
@@ -175,8 +190,14 @@ int arguments_parse(const arguments *a, int argc, const char **argv)
     }
     poptFreeContext(context);
     if (status == STATUS_GO_ON && (!option_in_range("--context", given.context, 0, INT_MAX) ||
-                                   !option_in_range("--batch", given.batch, 0, INT_MAX)))
+                                   !option_in_range("--batch", given.batch, 0, INT_MAX) ||
+                                   !option_in_range("--draft-max", given.draft_most, 0, 7) ||
+                                   !option_in_range("--draft-min", given.draft_least, 0, 7)))
         status = STATUS_USAGE;
+    if (status == STATUS_GO_ON && (given.draft_most || given.draft_least) && !given.model_draft &&
+        !given.lookup)
+        status = fail_usage("--draft-max and --draft-min are for --model-draft and --lookup, and "
+                            "neither is given");
     return status;
 }
 
@@ -325,6 +346,7 @@ int open_gpu(opened *o)
     int status = gpu_params(&params);
     if (status != STATUS_OK)
         return status;
+    params.tuning = o->tuning;
     return kim_gpu_create(&o->gpu, &params) ? fail_library() : STATUS_OK;
 }
 
@@ -384,25 +406,30 @@ static bool progress_step(void *user, uint64_t done, uint64_t total)
     return interrupts == 0;
 }
 
-// path: NULL: the encoder of --mmproj alone, or --synthetic
-static int load_model(opened *o, const char *path)
+static int open_file(kim_gpu *gpu, kim_model **out, const char *path, kim_model_params params)
 {
-    const char *file = path ? path : given.synthetic ? given.synthetic : given.mmproj;
+    const char *file = path ? path : params.synthetic ? params.synthetic : params.mmproj;
     const char *slash = strrchr(file, '/');
     char label[64];
     snprintf(label, sizeof label, "loading %s", slash && slash[1] ? slash + 1 : file);
-    progress p = { .label = o->gpu && isatty(STDERR_FILENO) ? label : NULL };
-    kim_model_params params = {
-        .progress = progress_step,
-        .progress_user = &p,
-        .mmproj = given.mmproj,
-        .quantize = given.quantize,
-        .synthetic = given.synthetic,
-        .session = o->expected,
-    };
-    kim_err err = kim_model_open(&o->model, o->gpu, path, &params);
+    progress p = { .label = gpu && isatty(STDERR_FILENO) ? label : NULL };
+    params.progress = progress_step;
+    params.progress_user = &p;
+    kim_err err = kim_model_open(out, gpu, path, &params);
     progress_clear();
     return err ? fail_library() : STATUS_OK;
+}
+
+// path: NULL: the encoder of --mmproj alone, or --synthetic
+static int load_model(opened *o, const char *path)
+{
+    return open_file(o->gpu, &o->model, path,
+                     (kim_model_params){
+                         .mmproj = given.mmproj,
+                         .quantize = given.quantize,
+                         .synthetic = given.synthetic,
+                         .session = o->expected,
+                     });
 }
 
 int open_model(opened *o)
@@ -422,13 +449,27 @@ int open_encoder(opened *o)
 
 int open_session(opened *o, uint32_t context)
 {
-    kim_session_params params = { .context = context, .batch = (uint32_t)given.batch };
+    kim_session_params params = {
+        .context = context,
+        .batch = (uint32_t)given.batch,
+        .lookup = given.lookup != 0,
+        .draft_most = (uint32_t)given.draft_most,
+        .draft_least = (uint32_t)given.draft_least,
+    };
+    if (given.model_draft) {
+        const kim_model_params draft = { .quantize = given.quantize };
+        const int status = open_file(o->gpu, &o->draft, given.model_draft, draft);
+        if (status != STATUS_OK)
+            return status;
+        params.draft = o->draft;
+    }
     return kim_session_create(&o->session, o->model, &params) ? fail_library() : STATUS_OK;
 }
 
 int close_all(opened *o, int status)
 {
     kim_session_destroy(&o->session);
+    kim_model_destroy(&o->draft);
     kim_model_destroy(&o->model);
     uint32_t messages = o->gpu ? kim_gpu_validation_messages(o->gpu) : 0;
     kim_gpu_destroy(&o->gpu);

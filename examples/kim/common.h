@@ -26,6 +26,7 @@ int command_image(int argc, const char **argv);
 int command_inspect(int argc, const char **argv);
 int command_logits(int argc, const char **argv);
 int command_pull(int argc, const char **argv);
+int command_selftest(int argc, const char **argv);
 int command_tokenize(int argc, const char **argv);
 
 // ---------------------------------------------------------------------------------- errors
@@ -45,6 +46,8 @@ typedef struct common_options {
     char *model, *mmproj, *quantize, *synthetic;
     char *device, *memory_mode, *memory_cap;
     int context, batch;
+    char *model_draft;
+    int lookup, draft_most, draft_least;
     int verbose, validation;
 } common_options;
 
@@ -53,6 +56,7 @@ extern struct poptOption model_options[];     // -m, --mmproj, --quantize
 extern struct poptOption synthetic_options[]; // --synthetic
 extern struct poptOption device_options[];    // --device, --memory-mode, …
 extern struct poptOption session_options[];   // --context, --batch
+extern struct poptOption draft_options[];     // --model-draft, --lookup, …
 
 // One line of a table that includes another table.
 #define INCLUDE_OPTIONS(table, title)                                                              \
@@ -151,14 +155,18 @@ double now_seconds(void); // monotonic
 // How often Ctrl-C was pressed; chat counts and resets it, elsewhere Ctrl-C ends the program.
 extern volatile sig_atomic_t interrupts;
 
+// The rows as an array.
+cJSON *tuning_json(const kim_tuning *tuning);
+
 // Every device of this machine: [*count], free with free(). Prints nothing.
 kim_err list_devices(kim_device_info **infos, uint32_t *count);
 const char *name_of_device_type(kim_device_type type);
 
 typedef struct opened {
     kim_gpu *gpu;
-    kim_model *model;
+    kim_model *model, *draft; // draft: NULL: none
     kim_session *session;
+    kim_tuning_mode tuning;
     const kim_session_params *expected; // the session that follows the model; NULL: not known
 } opened;
 
@@ -173,7 +181,7 @@ int open_gpu(opened *o);
 int open_model(opened *o);   // on o->gpu; with none the weights stay in the file. That of
                              // --synthetic where the command has it and it is given
 int open_encoder(opened *o); // only the encoder of --mmproj
-int open_session(opened *o, uint32_t context);
+int open_session(opened *o, uint32_t context); // with the model of --model-draft, if it is given
 
 // Destroys what is open. Returns status, or STATUS_FAILED when --validation found something.
 int close_all(opened *o, int status);

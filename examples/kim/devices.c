@@ -85,6 +85,9 @@ static cJSON *device_json(const kim_device_info *d)
     object = cJSON_AddObjectToObject(json, "matrices");
     add_shape(object, "fp16", &d->matrix_half);
     add_shape(object, "int8", &d->matrix_int8);
+    kim_tuning tuning;
+    kim_device_get_tuning(d, NULL, &tuning);
+    cJSON_AddItemToObject(json, "tuning", tuning_json(&tuning));
     return json;
 }
 
@@ -126,6 +129,25 @@ static void print_shape(const char *type, const kim_matrix_shape *s)
         printf(" %s %ux%ux%u", type, s->rows, s->columns, s->depth);
 }
 
+// The choices that were measured on it, and what was struck off.
+static void print_tuning(const kim_device_info *d)
+{
+    kim_tuning t;
+    kim_device_get_tuning(d, NULL, &t);
+    const char *separator = "   measured   ";
+    for (uint32_t i = 0; i < t.count; i++) {
+        if (!t.rows[i].chosen)
+            continue;
+        printf("%s%s: %s", separator, t.rows[i].choice, t.rows[i].candidate);
+        separator = ", ";
+    }
+    printf("%s\n", t.count ? "" : "   measured   nothing yet: the defaults are taken");
+    for (uint32_t i = 0; i < t.count; i++)
+        if (t.rows[i].problem[0])
+            printf("   struck off %s: %s: %s\n", t.rows[i].choice, t.rows[i].candidate,
+                   t.rows[i].problem);
+}
+
 static void print_device(const kim_device_info *d)
 {
     char version[32], memory[32], unused[32], range[32];
@@ -149,6 +171,8 @@ static void print_device(const kim_device_info *d)
     printf("\n   baseline   %s\n", d->usable ? "yes" : d->problem);
     print_features(d, true, "has");
     print_features(d, false, "has not");
+    if (d->usable)
+        print_tuning(d);
 }
 
 int command_devices(int argc, const char **argv)

@@ -20,7 +20,8 @@ static const struct {
     { "tokenize", command_tokenize, "text to token ids, and back" },
     { "inspect", command_inspect, "what is in a model file, and the memory it takes" },
     { "devices", command_devices, "the Vulkan devices of this machine, and which one is taken" },
-    { "bench", command_bench, "measure the speed of a model" },
+    { "selftest", command_selftest, "check every operation on a device against plain C" },
+    { "bench", command_bench, "measure the speed of a model, or of single operations" },
     { "pull", command_pull, "fetch a published model" },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

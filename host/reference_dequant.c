@@ -6,7 +6,7 @@
 // of a float. No compiler's choice of fused or separate operations can change a bit of them.
 #include "reference_dequant.h"
 
-#include "host/weight_types.h"
+#include "weight_types.h"
 
 #include <assert.h>
 #include <math.h>

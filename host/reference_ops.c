@@ -2,6 +2,7 @@
 // Every operation of host/ops.h in plain C and double precision: the reference for the shaders.
 #include "reference_ops.h"
 
+#include "error.h"
 #include "reference_dequant.h"
 
 #include <math.h>
@@ -22,9 +23,57 @@ void reference_matmul(double *y, const float *x, uint32_t stride, const float *w
         }
 }
 
+// The sums are of fp32 products, in an order of the device's own: the error of one is at most
+// width * 2^-24 * sum |x| |w|, and in fact grows with the square root of the width. Types with an
+// offset add q * d + m, whose parts are up to twice the weight. So for each sum
+//     24 * 2^-24 * sum |x| * the row's largest weight
+// which every type meets with room at widths up to 2,560. Denormal weights may count as zeros:
+// Vulkan lets a device flush them.
+//
+// What the packing of a column adds to that, by the definition of the way (pack.comp):
+//   fp16: x and w are each rounded to 11 bits, 2^-11 of them; below the normal halves the steps are
+//         2^-24, for x of a column whose largest was brought to 2^14 at least
+//   int8: half a step of the block of 32, that is 1/254 of its largest x; w as it is
+// In both, columns or blocks below 2^-100 count as zeros; in fp32, denormals may.
+double reference_product_tolerance(matmul_way way, const float *x, const float *w, uint32_t width)
+{
+    double error = 0, largest = 0, largest_w = 0, sum_x = 0, sum_w = 0;
+    for (uint32_t k = 0; k < width; k++) {
+        largest = fmax(largest, fabs((double)x[k]));
+        largest_w = fmax(largest_w, fabs((double)w[k]));
+        sum_x += fabs((double)x[k]);
+        sum_w += fabs((double)w[k]);
+    }
+    const double sums = ldexp(24, -24) * sum_x * largest_w + ldexp(sum_x, -126);
+    if (!matmul_way_packs(way))
+        return sums + ldexp(sum_w, -126);
+    if (way == MATMUL_HALF) {
+        for (uint32_t k = 0; k < width; k++)
+            error += fabs((double)x[k] * (double)w[k]);
+        return sums + ldexp(error, -10) * 1.001 + ldexp(sum_x, -25) + ldexp(largest * sum_w, -39) +
+               ldexp(sum_w, -100);
+    }
+    for (uint32_t k = 0; k < width;) {
+        double of_block = 0;
+        const uint32_t end = k + 32 < width ? k + 32 : width, first = k;
+        for (; k < end; k++)
+            of_block = fmax(of_block, fabs((double)x[k]));
+        for (k = first; k < end; k++)
+            error += of_block / 254 * fabs((double)w[k]);
+    }
+    return sums + error * 1.001 + ldexp(sum_w, -100);
+}
+
 double reference_gelu(double x)
 {
     return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+// |gelu'| < 1.13; 8 * 2^-24 for the exponential in it
+double reference_glu_tolerance(double gate, double up, double of_gate, double of_up)
+{
+    return 1.13 * of_gate * fabs(up) + of_up * (fabs(reference_gelu(gate)) + 1.13 * of_gate) +
+           ldexp(8, -24) * fabs(gate * up);
 }
 
 void reference_norm(double *y, const double *x, const float *w, uint32_t width, double eps)
@@ -61,12 +110,14 @@ uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t pos
     return ((uint64_t)kv_head * h->cache_rows + position % h->cache_rows) * h->head + d;
 }
 
-void reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
-                         const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
-                         double *spread)
+kim_err reference_attention(const reference_heads *h, const float *q, const uint16_t *k,
+                            const uint16_t *v, uint32_t kv_head, const uint32_t keys[2], double *y,
+                            double *spread)
 {
+    kim_err err = KIM_OK;
     const uint32_t first = keys[0], count = keys[1] - keys[0] + 1;
     double *scores = calloc(count, sizeof *scores), best = -INFINITY, sum = 0;
+    REQUIRE_MEMORY(scores);
     *spread = 0;
     for (uint32_t j = 0; j < count; j++) {
         double size = 0;
@@ -89,7 +140,16 @@ void reference_attention(const reference_heads *h, const float *q, const uint16_
     }
     for (uint32_t d = 0; d < h->head; d++)
         y[d] /= sum;
+error:
     free(scores);
+    return err;
+}
+
+// The error of a score is that of its sum, 8 * 2^-24 of the products' sizes; it scales the key's
+// weight, and with it at most the whole output, |v| < 2. The weights' own errors add 64 * 2^-24.
+double reference_attention_tolerance(double spread)
+{
+    return 4 * fmin(1, ldexp(8, -24) * spread) + ldexp(128, -24);
 }
 
 void reference_layer_norm(double *y, const float *x, const float *w, const float *b, uint32_t width,
@@ -104,10 +164,12 @@ void reference_layer_norm(double *y, const float *x, const float *w, const float
         y[i] = ((double)x[i] - mean) / sqrt(variance + eps) * (double)w[i] + (double)b[i];
 }
 
-void reference_attention_full(const reference_full *p, const float *q, const float *k,
-                              const float *v, double *y, double *spread)
+kim_err reference_attention_full(const reference_full *p, const float *q, const float *k,
+                                 const float *v, double *y, double *spread)
 {
+    kim_err err = KIM_OK;
     double *scores = calloc(p->rows, sizeof *scores), best = -INFINITY, sum = 0;
+    REQUIRE_MEMORY(scores);
     *spread = 0;
     for (uint32_t j = 0; j < p->rows; j++) {
         double size = 0;
@@ -129,7 +191,16 @@ void reference_attention_full(const reference_full *p, const float *q, const flo
     }
     for (uint32_t d = 0; d < p->head; d++)
         y[d] /= sum;
+error:
     free(scores);
+    return err;
+}
+
+// As of reference_attention: a score's error scales its key's weight, and |v| is below 6, but
+// errors of many keys are not of one sign.
+double reference_full_tolerance(double spread)
+{
+    return 2 * fmin(1, ldexp(4, -24) * spread) + ldexp(16, -24);
 }
 
 double reference_log_sum(const float *x, uint32_t n)
