@@ -23,8 +23,11 @@ static kim_err fill_params(const kim_model *m, const kim_batch_params *given, ki
         FAIL(KIM_ERR_ARGUMENT, "%u sessions were asked for; at most %d are decoded together",
              out->sessions, MOST_SESSIONS);
     TRY(model_check_text(m));
-    TRY(session_params_fill(
-        m, &(kim_session_params){ .context = out->context, .batch = out->batch }, session));
+    TRY(session_params_fill(m,
+                            &(kim_session_params){ .context = out->context,
+                                                   .batch = out->batch,
+                                                   .kv_type = out->kv_type },
+                            session));
     if (session->batch < out->sessions) // a step has a row of each
         session->batch = out->sessions;
     out->context = session->context;
@@ -64,7 +67,12 @@ static kim_err make_slots(kim_batch *b, const kim_session_params *p)
     err = session_place_many(&b->shared, each, n, b->model, b->model->gpu, p);
     for (uint32_t i = 0; i < n; i++)
         b->slots[i].s = (kim_session){
-            .model = b->model, .context = p->context, .batch = p->batch, .memory = each[i]
+            .model = b->model,
+            .params = *p,
+            .context = p->context,
+            .batch = p->batch,
+            .kv_type = p->kv_type,
+            .memory = each[i],
         };
     TRY(err);
     for (uint32_t i = 0; i < n; i++) {

@@ -444,6 +444,7 @@ typedef struct kim_batch_params {
     uint32_t batch;    // prompt tokens run together while nothing is answered; as there
     uint32_t piece;    // the same while something is, between two steps; 0: 64. A picture is never
                        // parted: where it is longer, it is a piece of its own
+    kim_kv_type kv_type;
 } kim_batch_params;
 
 // What a request came to.

@@ -18,6 +18,7 @@ typedef struct scene {
     kim_image *shapes, *stars;
     int32_t image_token;
     uint32_t image_tokens;
+    kim_kv_type kv;
 } scene;
 
 // A request, and what came of it.
@@ -97,6 +98,7 @@ static kim_batch *new_batch(const scene *s, kim_batch_params params)
     kim_batch *batch = NULL;
     kim_plan plan;
     const uint64_t before = kim_gpu_memory_used(s->gpu);
+    params.kv_type = s->kv;
     CHECK_OK(kim_batch_plan(s->model, s->gpu, &params, &plan));
     CHECK_OK(kim_batch_create(&batch, s->model, &params));
     const uint64_t taken = kim_gpu_memory_used(s->gpu) - before;
@@ -143,7 +145,8 @@ static void answer_alone(const scene *s, const asked *a, uint32_t context, asked
     want->n = want->ends = 0;
     want->on_token = NULL;
     const kim_request r = request_of(want);
-    CHECK_OK(kim_session_create(&session, s->model, &(kim_session_params){ .context = context }));
+    CHECK_OK(kim_session_create(&session, s->model,
+                                &(kim_session_params){ .context = context, .kv_type = s->kv }));
     CHECK_OK(kim_session_read(session, &r.prompt, NULL));
     CHECK_OK(kim_sampler_create(&sampler, &a->sampling));
     CHECK_OK(kim_session_answer(session, sampler, &r.answer, &want->end.end));
@@ -565,7 +568,7 @@ static void test_rings(scene *of, const char *tests_folder)
     };
     small_model m;
     scene s = *of;
-    printf("small rings\n");
+    printf("small rings%s\n", s.kv == KIM_KV_Q8_0 ? " in 8 bits" : "");
     small_model_open(&m, tests_folder, "4b", s.gpu);
     s.model = m.model;
     kim_batch *batch = new_batch(
@@ -670,6 +673,9 @@ int main(int argc, char **argv)
     test_reuse(&s);
     test_oldest(&s);
     test_rings(&s, o.tests_folder);
+    s.kv = KIM_KV_Q8_0;
+    test_rings(&s, o.tests_folder);
+    s.kv = KIM_KV_F16;
     test_threads(&s);
 done:
     scene_close(&s);

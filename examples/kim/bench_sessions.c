@@ -79,7 +79,8 @@ kim_err bench_prepare_sessions(bench *b, const bench_row *r)
         err = kim_batch_create(&b->together, b->o.model,
                                &(kim_batch_params){ .sessions = r->n_sessions,
                                                     .context = positions,
-                                                    .batch = (uint32_t)given.batch });
+                                                    .batch = (uint32_t)given.batch,
+                                                    .kv_type = session_params(0).kv_type });
     if (!err && r->n_depth && r->n_prompt) {
         err = add_all(b, r, r->n_depth, 1);
         if (!err)
