@@ -152,14 +152,14 @@ void main()
                 q0[s] = q0[s] * d[s].x + m[s].x;
                 q1[s] = q1[s] * d[s].y + m[s].y;
 #endif
-                const uint at = (s * SECTION_STRIDE + 4 * t) * 4;
+                const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4; // not `more`: on polaris10 that spills
                 vec4 mine[COLUMNS / BATCH];
                 for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
-                    mine[j] = load_x(x_at[j] + start, at);
+                    mine[j] = load_x(x_at[j] + at, 0);
                 for (uint j = 0; j < COLUMNS / BATCH; j++) {
                     vec4 x[BATCH];
                     for (uint i = 0; !PASS && i < BATCH; i++)
-                        x[i] = load_x(x_at[j * BATCH + i] + start, at);
+                        x[i] = load_x(x_at[j * BATCH + i] + at, 0);
                     for (uint i = 0; i < BATCH; i++) {
                         const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
                         sum[j * BATCH + i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));
