@@ -42,9 +42,12 @@ uint quad_at(uint q)
 }
 
 // Weights beyond the row's end are zeros. There x is what follows in memory, up to its very end.
-vec4 load_x(uint at)
+// more: a constant that is added to `at`
+vec4 load_x(uint at, uint more)
 {
-    return load_f32x4(a.x, (FLAGS & MATMUL_TAIL) != 0 ? min(at, (a.columns * a.x_stride - 4) * 4) : at);
+    if ((FLAGS & MATMUL_TAIL) != 0)
+        return load_f32x4(a.x, min(at + more, (a.columns * a.x_stride - 4) * 4));
+    return load_f32x4(a.x, at, more);
 }
 
 // One column: the scale is applied once a chunk, to the sum of its products; the offset to the sum
@@ -56,7 +59,7 @@ vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
     vec4 held[QUADS / PASS_LANES]; // with PASS: of quad lane + 8 * i
     if (PASS)
         for (uint i = 0; i < QUADS / PASS_LANES; i++)
-            held[i] = load_x(x_at + quad_at(i * PASS_LANES + pass_lane()));
+            held[i] = load_x(x_at + quad_at(i * PASS_LANES + pass_lane()), 0);
     weight_scales(p, c, d, m);
     for (uint s = 0; s < SECTIONS; s++) {
         part[s] = vec2(0);
@@ -68,7 +71,7 @@ vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
         [[unroll]] for (uint s = 0; s < SECTIONS; s++) {
             const uint q = t * SECTIONS + s;
             const vec4 x = PASS ? pass(held[q / PASS_LANES], q % PASS_LANES)
-                                : load_x(x_at + quad_at(q));
+                                : load_x(x_at, quad_at(q));
             part[s] += vec2(dot(x, q0[s]), dot(x, q1[s]));
 #if HAS_MIN
             sum_x[s] += (x.x + x.y) + (x.z + x.w);
@@ -149,14 +152,14 @@ void main()
                 q0[s] = q0[s] * d[s].x + m[s].x;
                 q1[s] = q1[s] * d[s].y + m[s].y;
 #endif
-                const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4;
+                const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4; // not `more`: on polaris10 that spills
                 vec4 mine[COLUMNS / BATCH];
                 for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
-                    mine[j] = load_x(x_at[j] + at);
+                    mine[j] = load_x(x_at[j] + at, 0);
                 for (uint j = 0; j < COLUMNS / BATCH; j++) {
                     vec4 x[BATCH];
                     for (uint i = 0; !PASS && i < BATCH; i++)
-                        x[i] = load_x(x_at[j * BATCH + i] + at);
+                        x[i] = load_x(x_at[j * BATCH + i] + at, 0);
                     for (uint i = 0; i < BATCH; i++) {
                         const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
                         sum[j * BATCH + i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));

@@ -11,6 +11,8 @@
 // load_* are for what the dispatch does not write; reload_* for what it does. *_coherent are for what
 // other lanes of the same dispatch write or read, with a memoryBarrierBuffer() between; of a word that
 // is added to atomically, the same dispatch reads and writes with these.
+// `more` is a constant that is added to `at` in 64 bits, where it becomes a part of the load: a sum of
+// 32 bits could wrap, and takes an instruction for each load.
 // Pairs are loaded as one 64-bit word: lavapipe gathers word by word, and half as many are faster.
 
 #if KIM_ADDRESS
@@ -32,6 +34,8 @@ layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Sh
 uint load_u32(uvec2 handle, uint at) { return In1(ADDRESS_OF(handle, at)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return unpackUint2x32(In2(ADDRESS_OF(handle, at)).v); }
 uvec4 load_u32x4(uvec2 handle, uint at) { return In4(ADDRESS_OF(handle, at)).v; }
+uvec2 load_u32x2(uvec2 handle, uint at, uint more) { return unpackUint2x32(In2(ADDRESS_OF(handle, at) + uint64_t(more)).v); }
+uvec4 load_u32x4(uvec2 handle, uint at, uint more) { return In4(ADDRESS_OF(handle, at) + uint64_t(more)).v; }
 uint reload_u32(uvec2 handle, uint at) { return Out1(ADDRESS_OF(handle, at)).v; }
 uvec2 reload_u32x2(uvec2 handle, uint at) { return Out2(ADDRESS_OF(handle, at)).v; }
 uvec4 reload_u32x4(uvec2 handle, uint at) { return Out4(ADDRESS_OF(handle, at)).v; }
@@ -54,6 +58,8 @@ layout(set = 0, binding = 0, std430) coherent buffer Shared4 { uvec4 v[]; } shar
 uint load_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return block2[handle.x].v[(handle.y + at) >> 3]; }
 uvec4 load_u32x4(uvec2 handle, uint at) { return block4[handle.x].v[(handle.y + at) >> 4]; }
+uvec2 load_u32x2(uvec2 handle, uint at, uint more) { return block2[handle.x].v[(handle.y + at + more) >> 3]; }
+uvec4 load_u32x4(uvec2 handle, uint at, uint more) { return block4[handle.x].v[(handle.y + at + more) >> 4]; }
 uint reload_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }
 uvec2 reload_u32x2(uvec2 handle, uint at) { return block2[handle.x].v[(handle.y + at) >> 3]; }
 uvec4 reload_u32x4(uvec2 handle, uint at) { return block4[handle.x].v[(handle.y + at) >> 4]; }
@@ -76,6 +82,7 @@ uint atomic_add_u32(uvec2 handle, uint at, uint value) { return atomicAdd(SHARED
 float load_f32(uvec2 handle, uint at) { return uintBitsToFloat(load_u32(handle, at)); }
 vec2 load_f32x2(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x2(handle, at)); }
 vec4 load_f32x4(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x4(handle, at)); }
+vec4 load_f32x4(uvec2 handle, uint at, uint more) { return uintBitsToFloat(load_u32x4(handle, at, more)); }
 float reload_f32(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32(handle, at)); }
 vec2 reload_f32x2(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32x2(handle, at)); }
 vec4 reload_f32x4(uvec2 handle, uint at) { return uintBitsToFloat(reload_u32x4(handle, at)); }

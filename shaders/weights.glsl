@@ -116,9 +116,10 @@ struct weight_place {
     uint lane;
 };
 
-uvec2 weight_words(weight_place p, uint block, uint line)
+// of line `line` + `more`, of which `more` is a constant
+uvec2 weight_words(weight_place p, uint block, uint line, uint more)
 {
-    return load_u32x2(p.handle, p.at + block * RECORD + line * LINE + p.lane * 8);
+    return load_u32x2(p.handle, p.at + block * RECORD + line * LINE + p.lane * 8, more * LINE);
 }
 
 // the lone half of both rows
@@ -137,10 +138,12 @@ uint chunk_start(uint c)
 #endif
 }
 
-// four bytes to four floats; by way of int, because x86 has no cheap conversion from unsigned
+// four bytes to four floats; by way of int, because x86 has no cheap conversion from unsigned. The
+// lowest is not w & 0xffu: compilers join that with the mask that w went through before, and then
+// AMD's makes two instructions of it, where it has one that converts a byte
 vec4 bytes_to_float(uint w)
 {
-    return vec4(ivec4(int(w & 0xffu), int((w >> 8) & 0xffu), int((w >> 16) & 0xffu), int(w >> 24)));
+    return vec4(ivec4(int(bitfieldExtract(w, 0, 8)), int((w >> 8) & 0xffu), int((w >> 16) & 0xffu), int(w >> 24)));
 }
 
 vec4 signed_bytes_to_float(uint w)
@@ -183,8 +186,8 @@ vec2 k4_scale_min(uint s0, uint s1, uint s2, uint j)
 {
     const uint i = j & 3;
     const uint a = byte_of(s0, i), b = byte_of(s1, i), c = byte_of(s2, i);
-    return j < 4 ? vec2(float(int(a & 63u)), float(int(b & 63u)))
-                 : vec2(float(int((c & 15u) | ((a >> 6) << 4))), float(int((c >> 4) | ((b >> 6) << 4))));
+    const uvec2 low = uvec2(a, b) & 63u, high = uvec2(c & 15u, c >> 4) | (uvec2(a, b) >> 6) << 4;
+    return vec2(ivec2(mix(high, low, bvec2(j < 4)))); // a select: AMD's compiler branches on ?:
 }
 #endif
 
@@ -218,17 +221,17 @@ void weight_scales(weight_place p, uint c, out vec2 d[SECTIONS], out vec2 m[SECT
 #endif
     }
 #elif WEIGHT == WEIGHT_Q4_1 || WEIGHT == WEIGHT_Q5_1
-    const uvec2 w = weight_words(p, block, 0);
+    const uvec2 w = weight_words(p, block, 0, 0);
     const vec2 r0 = unpackHalf2x16(w.x), r1 = unpackHalf2x16(w.y);
     for (uint s = 0; s < SECTIONS; s++) {
         d[s] = vec2(r0.x, r1.x);
         m[s] = vec2(r0.y, r1.y);
     }
 #elif WEIGHT == WEIGHT_Q4_K || WEIGHT == WEIGHT_Q5_K
-    const uvec2 w = weight_words(p, block, 0);
+    const uvec2 w = weight_words(p, block, 0, 0);
     const vec2 r0 = unpackHalf2x16(w.x), r1 = unpackHalf2x16(w.y);
-    const uvec2 s0 = weight_words(p, block, 1), s1 = weight_words(p, block, 2);
-    const uvec2 s2 = weight_words(p, block, 3);
+    const uvec2 s0 = weight_words(p, block, 0, 1), s1 = weight_words(p, block, 0, 2);
+    const uvec2 s2 = weight_words(p, block, 0, 3);
     for (uint s = 0; s < SECTIONS; s++) {
         const vec2 a = k4_scale_min(s0.x, s1.x, s2.x, 2 * part + s) * vec2(r0.x, -r0.y);
         const vec2 b = k4_scale_min(s0.y, s1.y, s2.y, 2 * part + s) * vec2(r1.x, -r1.y);
@@ -236,10 +239,10 @@ void weight_scales(weight_place p, uint c, out vec2 d[SECTIONS], out vec2 m[SECT
         m[s] = vec2(a.y, b.y);
     }
 #elif WEIGHT == WEIGHT_Q2_K
-    const uvec2 w = weight_words(p, block, 20);
+    const uvec2 w = weight_words(p, block, 0, 20);
     const vec2 r0 = unpackHalf2x16(w.x), r1 = unpackHalf2x16(w.y);
     // scale index 8 * (part / 2) + 2 * s + part % 2: bytes of two words
-    const uvec2 s0 = weight_words(p, block, (part >> 1) * 2), s1 = weight_words(p, block, (part >> 1) * 2 + 1);
+    const uvec2 s0 = weight_words(p, block, (part >> 1) * 2, 0), s1 = weight_words(p, block, (part >> 1) * 2, 1);
     for (uint s = 0; s < SECTIONS; s++) {
         const uint i = (2 * s + (part & 1)) & 3;
         const uint a = byte_of(s < 2 ? s0.x : s1.x, i), b = byte_of(s < 2 ? s0.y : s1.y, i);
@@ -248,8 +251,8 @@ void weight_scales(weight_place p, uint c, out vec2 d[SECTIONS], out vec2 m[SECT
     }
 #elif WEIGHT == WEIGHT_Q3_K
     const vec2 scale = weight_half(p, block);
-    const uvec2 s0 = weight_words(p, block, 24), s1 = weight_words(p, block, 25);
-    const uvec2 s2 = weight_words(p, block, 26);
+    const uvec2 s0 = weight_words(p, block, 0, 24), s1 = weight_words(p, block, 0, 25);
+    const uvec2 s2 = weight_words(p, block, 0, 26);
     for (uint s = 0; s < SECTIONS; s++) {
         const uint i = 8 * (part >> 1) + 2 * s + (part & 1);
         d[s] = scale * vec2(q3_scale(s0.x, s1.x, s2.x, i), q3_scale(s0.y, s1.y, s2.y, i));
@@ -257,8 +260,8 @@ void weight_scales(weight_place p, uint c, out vec2 d[SECTIONS], out vec2 m[SECT
     }
 #elif WEIGHT == WEIGHT_Q6_K
     const vec2 scale = weight_half(p, block);
-    const uvec2 s0 = weight_words(p, block, 48 + (part >> 1) * 2);
-    const uvec2 s1 = weight_words(p, block, 49 + (part >> 1) * 2);
+    const uvec2 s0 = weight_words(p, block, (part >> 1) * 2, 48);
+    const uvec2 s1 = weight_words(p, block, (part >> 1) * 2, 49);
     for (uint s = 0; s < SECTIONS; s++) {
         const uint shift = 24 - 8 * ((2 * s + (part & 1)) & 3);
         const uvec2 w = s < 2 ? s0 : s1;
@@ -266,7 +269,7 @@ void weight_scales(weight_place p, uint c, out vec2 d[SECTIONS], out vec2 m[SECT
         m[s] = d[s] * -32;
     }
 #elif WEIGHT == WEIGHT_IQ4_XS
-    const uvec2 w = weight_words(p, block, 0), low = weight_words(p, block, 1);
+    const uvec2 w = weight_words(p, block, 0, 0), low = weight_words(p, block, 0, 1);
     const vec2 scale = vec2(unpackHalf2x16(w.x).x, unpackHalf2x16(w.y).x);
     const uvec2 l = ((low >> (4 * part)) & 15u) | (((w >> (16 + 2 * part)) & 3u) << 4);
     for (uint s = 0; s < SECTIONS; s++)
@@ -327,59 +330,59 @@ void weight_quads(weight_place p, uint c, uint t, out vec4 q0[SECTIONS], out vec
     const uint block = c / CHUNKS;
     const uint part = c % CHUNKS;
 #if WEIGHT == WEIGHT_F32
-    const uvec2 a = weight_words(p, block, 4 * t), b = weight_words(p, block, 4 * t + 1);
-    const uvec2 e = weight_words(p, block, 4 * t + 2), f = weight_words(p, block, 4 * t + 3);
+    const uvec2 a = weight_words(p, block, 0, 4 * t), b = weight_words(p, block, 0, 4 * t + 1);
+    const uvec2 e = weight_words(p, block, 0, 4 * t + 2), f = weight_words(p, block, 0, 4 * t + 3);
     q0[0] = uintBitsToFloat(uvec4(a.x, b.x, e.x, f.x));
     q1[0] = uintBitsToFloat(uvec4(a.y, b.y, e.y, f.y));
 #elif WEIGHT == WEIGHT_F16
-    const uvec2 a = weight_words(p, block, 2 * t), b = weight_words(p, block, 2 * t + 1);
+    const uvec2 a = weight_words(p, block, 0, 2 * t), b = weight_words(p, block, 0, 2 * t + 1);
     q0[0] = vec4(unpackHalf2x16(a.x), unpackHalf2x16(b.x));
     q1[0] = vec4(unpackHalf2x16(a.y), unpackHalf2x16(b.y));
 #elif WEIGHT == WEIGHT_BF16
-    const uvec2 a = weight_words(p, block, 2 * t), b = weight_words(p, block, 2 * t + 1);
+    const uvec2 a = weight_words(p, block, 0, 2 * t), b = weight_words(p, block, 0, 2 * t + 1);
     q0[0] = uintBitsToFloat(uvec4(a.x << 16, a.x & 0xffff0000u, b.x << 16, b.x & 0xffff0000u));
     q1[0] = uintBitsToFloat(uvec4(a.y << 16, a.y & 0xffff0000u, b.y << 16, b.y & 0xffff0000u));
 #elif WEIGHT == WEIGHT_Q8_0
-    const uvec2 w = weight_words(p, block, t);
+    const uvec2 w = weight_words(p, block, 0, t);
     q0[0] = signed_bytes_to_float(w.x);
     q1[0] = signed_bytes_to_float(w.y);
 #elif WEIGHT == WEIGHT_Q4_0 || WEIGHT == WEIGHT_Q4_1 || WEIGHT == WEIGHT_Q4_K
 #if WEIGHT == WEIGHT_Q4_0
-    const uvec2 w = weight_words(p, block, t);
+    const uvec2 w = weight_words(p, block, 0, t);
 #elif WEIGHT == WEIGHT_Q4_1
-    const uvec2 w = weight_words(p, block, 1 + t);
+    const uvec2 w = weight_words(p, block, 0, 1 + t);
 #else
-    const uvec2 w = weight_words(p, block, 4 + 8 * part + t);
+    const uvec2 w = weight_words(p, block, 8 * part, 4 + t);
 #endif
     nibble_quads(w.x, q0);
     nibble_quads(w.y, q1);
 #elif WEIGHT == WEIGHT_IQ4_NL || WEIGHT == WEIGHT_IQ4_XS
-    const uvec2 w = weight_words(p, block, WEIGHT == WEIGHT_IQ4_NL ? t : 2 + 4 * part + t);
+    const uvec2 w = WEIGHT == WEIGHT_IQ4_NL ? weight_words(p, block, 0, t) : weight_words(p, block, 4 * part, 2 + t);
     level_quads(w.x, q0);
     level_quads(w.y, q1);
 #elif WEIGHT == WEIGHT_Q5_0 || WEIGHT == WEIGHT_Q5_1
     const uint first = WEIGHT == WEIGHT_Q5_0 ? 0 : 1;
-    const uvec2 high = weight_words(p, block, first), w = weight_words(p, block, first + 1 + t);
+    const uvec2 high = weight_words(p, block, 0, first), w = weight_words(p, block, 0, first + 1 + t);
     five_bit_quads(w.x, high.x, t, q0);
     five_bit_quads(w.y, high.y, t, q1);
 #elif WEIGHT == WEIGHT_Q5_K
-    const uvec2 high = weight_words(p, block, 4 + t) >> (2 * part);
-    const uvec2 w = weight_words(p, block, 12 + 8 * part + t);
+    const uvec2 high = weight_words(p, block, 0, 4 + t) >> (2 * part);
+    const uvec2 w = weight_words(p, block, 8 * part, 12 + t);
     five_bit_quads(w.x, high.x, q0);
     five_bit_quads(w.y, high.y, q1);
 #elif WEIGHT == WEIGHT_Q2_K
-    const uvec2 w = weight_words(p, block, 4 + 4 * part + t);
+    const uvec2 w = weight_words(p, block, 4 * part, 4 + t);
     two_bit_quads(w.x, q0);
     two_bit_quads(w.y, q1);
 #elif WEIGHT == WEIGHT_Q3_K
-    const uvec2 w = weight_words(p, block, 8 + 4 * part + t);
-    const uvec2 high = weight_words(p, block, 4 * (part & 1) + t) >> (4 * (part >> 1));
+    const uvec2 w = weight_words(p, block, 4 * part, 8 + t);
+    const uvec2 high = weight_words(p, block, 4 * (part & 1), t) >> (4 * (part >> 1));
     three_bit_quads(w.x, high.x, q0);
     three_bit_quads(w.y, high.y, q1);
 #elif WEIGHT == WEIGHT_Q6_K
-    const uint line = 16 * (part >> 1) + 4 * (part & 1) + t;
-    const uvec2 a = weight_words(p, block, line), b = weight_words(p, block, line + 8);
-    const uvec2 high = weight_words(p, block, 32 + 8 * (part >> 1) + 4 * (part & 1) + t);
+    const uint line = 16 * (part >> 1) + 4 * (part & 1);
+    const uvec2 a = weight_words(p, block, line, t), b = weight_words(p, block, line, t + 8);
+    const uvec2 high = weight_words(p, block, 8 * (part >> 1) + 4 * (part & 1), 32 + t);
     six_bit_quads(a.x, b.x, high.x, q0);
     six_bit_quads(a.y, b.y, high.y, q1);
 #endif
