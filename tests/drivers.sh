@@ -81,9 +81,10 @@ setup_driver() {
         drivers_describe "$folder.part" libvulkan_lvp.so "$libraries"
         ;;
     swiftshader)
-        # the browser's common files: what else they depend on is not needed
+        # the common files of the release's browser, whichever is installed: what else they depend on
+        # is not needed
         mkdir -p "$folder.part"
-        (cd "$apt_folder/cache/archives" && retry drivers_apt download chromium-common &&
+        (cd "$apt_folder/cache/archives" && retry drivers_apt download "chromium-common/$release" &&
             dpkg-deb -x chromium-common_*.deb "$folder.part" && rm chromium-common_*.deb) ||
             fail "could not fetch chromium-common"
         mkdir -p "$folder.part/swiftshader"
