@@ -366,6 +366,12 @@ uint64_t kv_group_bytes(kv_type type, uint32_t head)
     return KEY_GROUP * (type == KV_Q8 ? head + 4ull * divide_up(head, KV_BLOCK) : 2ull * head);
 }
 
+// Of K, or of V, of all kv heads.
+static uint64_t kv_position_bytes(kv_type type, const head_shape *shape)
+{
+    return kv_group_bytes(type, shape->head) / KEY_GROUP * shape->kv_heads;
+}
+
 uint64_t kv_cache_bytes(kv_type type, const head_shape *shape, uint32_t rows)
 {
     return kv_group_bytes(type, shape->head) * (rows / KEY_GROUP) * shape->kv_heads;
@@ -388,7 +394,8 @@ kim_err op_rope(stream *st, const rope_params *p)
         .eps = p->eps,
         .q_scale = p->q_scale,
     };
-    const uint64_t row = 4ull * p->rows * s->head, stored = 2ull * p->rows * s->kv_heads * s->head;
+    const uint64_t row = 4ull * p->rows * s->head;
+    const uint64_t stored = p->rows * kv_position_bytes(p->cache->type, s);
     const span_use accesses[] = {
         { .span = *p->qkv,
           .write = true,
@@ -494,7 +501,7 @@ static kim_err attention(stream *st, const attention_params *p, const rope_param
         .eps = rope ? rope->eps : 0,
         .q_scale = rope ? rope->q_scale : 0,
     };
-    const uint64_t row = 4ull * p->rows * s->head, key_bytes = 2ull * s->kv_heads * s->head;
+    const uint64_t row = 4ull * p->rows * s->head, key_bytes = kv_position_bytes(p->cache->type, s);
     span_use accesses[8] = {
         READS_SOME(*p->qkv, row * s->heads),
         READS_SOME(*p->control, 8ull * p->rows),
