@@ -302,9 +302,9 @@ static void read_file(kim_tuning *t, const kim_device_info *info, const char *di
     file_mapping file = { 0 };
     t->count = 0;
     file_path(info, dir, mode, path, sizeof path);
-    file_head(info, head, sizeof head);
     if (!path[0] || file_find(path) != FILE_OTHER || file_map(&file, path))
         return;
+    file_head(info, head, sizeof head); // hashes all shaders: only if there is a file
     text = malloc(file.size + 1);
     if (text && file.size > strlen(head) && !memcmp(file.data, head, strlen(head))) {
         memcpy(text, file.data, file.size);
