@@ -155,8 +155,8 @@ kim_err architecture_finish(architecture *a, const char *path)
     if (a->heads % a->kv_heads)
         FAIL(KIM_ERR_FORMAT, "%s: %u attention heads cannot share %u key/value heads evenly", path,
              a->heads, a->kv_heads);
-    if (a->head < 64 || a->head > 256 || a->head % 4)
-        FAIL(KIM_ERR_UNSUPPORTED, "%s: the head size is %u; 64 to 256 in steps of 4 is supported",
+    if (a->head < 64 || a->head > 256 || a->head % 8)
+        FAIL(KIM_ERR_UNSUPPORTED, "%s: the head size is %u; 64 to 256 in steps of 8 is supported",
              path, a->head);
     if (a->hidden % 32 || a->feed_forward % 32 || a->heads * a->head % 32)
         FAIL(KIM_ERR_UNSUPPORTED,

@@ -53,6 +53,9 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
         matmul_pipeline(stream_gpu(st), part->type, w->paired, p->columns, flags);
     const uint64_t y_offset = part_offset(w, part);
     const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
+    const uint32_t at_once = key.constants[MATMUL_COLUMNS];
+    const uint32_t columns = p->columns < MATMUL_SPAN
+                                 ? divide_up(p->columns, at_once) * at_once : MATMUL_SPAN;
     struct matmul_args args = {
         .x = span_handle(p->x),
         .w = span_handle(&part->w),
@@ -87,8 +90,10 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
         .key = key,
         .args = &args,
         .args_bytes = sizeof args,
-        .groups = { divide_up(part->rows, WEIGHT_GROUP * key.constants[MATMUL_GROUPS]),
-                    divide_up(p->columns, key.constants[MATMUL_COLUMNS]), 1 },
+        .groups = { columns / key.constants[MATMUL_COLUMNS],
+                    divide_up(part->rows, WEIGHT_GROUP * key.constants[MATMUL_GROUPS] *
+                                              key.constants[MATMUL_SETS]),
+                    divide_up(p->columns, MATMUL_SPAN) },
         .work = 2.0 * part->rows * w->width * p->columns,
         .accesses = accesses,
         .n_accesses = n,

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #define MAX_COLUMNS 16     // of one workgroup of matmul
-#define MAX_QUERIES 16     // of one workgroup of attention
 #define SPLIT_KEYS 128     // of a split at least; on a CPU, where splits only share out the work of
 #define SPLIT_KEYS_CPU 512 // its cores, more
 #define MAX_SPLITS 128
@@ -51,10 +50,12 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
     const few_shape few = few_shapes[g->few_shape];
     const uint32_t slices = cpu || at_once > 8 ? 1 : few.slices;
     const uint32_t groups = cpu ? 1 : at_once > 8 ? 8 : few.groups;
+    // x, which is gathered there, serves several groups of rows
+    const uint32_t sets = !g->pass ? 1 : at_once > 8 ? 2 : 4;
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
         .variant = first + weight_index(type),
-        .constants = { 8 * groups * slices, at_once, slices, groups, flags },
+        .constants = { 8 * groups * slices, at_once, slices, groups, flags, sets },
     };
 }
 
@@ -150,11 +151,17 @@ static uint32_t units_of(const kim_gpu *g)
     return g->info.compute_units ? g->info.compute_units : usual;
 }
 
+// Queries of one workgroup of attention.
+static uint32_t most_queries(const kim_gpu *g)
+{
+    return g->pass ? 8 : 16;
+}
+
 // Heads that one workgroup takes: as many as share a kv head, as far as they fit.
-static uint32_t heads_at_once(const head_shape *s)
+static uint32_t heads_at_once(const kim_gpu *g, const head_shape *s)
 {
     const uint32_t group = s->heads / s->kv_heads;
-    uint32_t n = group < MAX_QUERIES ? group : MAX_QUERIES;
+    uint32_t n = group < most_queries(g) ? group : most_queries(g);
     while (group % n)
         n--;
     return n;
@@ -163,7 +170,7 @@ static uint32_t heads_at_once(const head_shape *s)
 uint32_t attention_splits(const kim_gpu *g, const head_shape *s, uint32_t keys, uint32_t rows)
 {
     const bool cpu = g->info.type == KIM_DEVICE_CPU;
-    const uint32_t groups = s->heads / heads_at_once(s); // workgroups of a row without splits
+    const uint32_t groups = s->heads / heads_at_once(g, s); // workgroups of a row without splits
     const uint32_t wanted = cpu ? MAX_SPLITS_CPU : divide_up(UNIT_WORKGROUPS * units_of(g), groups);
     const uint32_t possible = cpu ? keys / SPLIT_KEYS_CPU : attention_most_splits(keys);
     const uint32_t splits = wanted < possible ? wanted : possible;
@@ -177,13 +184,15 @@ pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape
         [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE },
         [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8 },
     };
-    const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(s);
-    uint32_t queries = g->pass ? 8 : 1;
-    while (queries < MAX_QUERIES && queries < rows * group)
+    const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(g, s);
+    const uint32_t lane_keys = g->pass ? 2 : 1; // q, which is gathered there, serves two keys
+    uint32_t queries = 1;
+    while (queries < most_queries(g) && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
         .variant = variants[type][rope],
-        .constants = { KEY_BLOCK, s->head, queries, group, attention_splits(g, s, keys, rows) },
+        .constants = { KEY_BLOCK / lane_keys, s->head, queries, group,
+                       attention_splits(g, s, keys, rows), lane_keys },
     };
 }
 
@@ -213,7 +222,7 @@ pipeline_key attention_tile_pipeline(const kim_gpu *g, kv_type type, const head_
 {
     return attention_tile(
         g, type == KV_Q8 ? KIM_VARIANT_ATTENTION_TILE_Q8 : KIM_VARIANT_ATTENTION_TILE, s->head,
-        heads_at_once(s));
+        heads_at_once(g, s));
 }
 
 pipeline_key attention_full_tile_pipeline(const kim_gpu *g, uint32_t head)
@@ -347,7 +356,7 @@ static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *ne
         for (uint32_t k = 0; k < needs->n_keys; k++) {
             if (attention_splits(g, s, needs->keys[k], 1) > 1)
                 TRY(add_key(l, combine_pipeline(g, s->head)));
-            for (uint32_t rows = 1; rows <= needs->rows && rows <= MAX_QUERIES; rows++)
+            for (uint32_t rows = 1; rows <= needs->rows && rows <= most_queries(g); rows++)
                 TRY(add_key(l, attention_pipeline(g, needs->kv, s,
                                                   (const uint32_t[2]){ rows, needs->keys[k] },
                                                   rows == 1)));

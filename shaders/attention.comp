@@ -7,7 +7,7 @@
 // 2022): the scores are never stored. Blocks outside the window are not touched.
 //
 // A workgroup takes up to QUERIES queries: TOKENS rows times GROUP heads that share a kv head.
-// Scores: a lane takes one key. Values: a lane takes WORDS words of dimensions. The third dimension
+// Scores: a lane takes KEYS keys. Values: a lane takes PAIRS pairs of words of dimensions. The third dimension
 // of the grid cuts the keys into splits, whose results combine.comp joins.
 //
 // ROPE: for a step of one row, what rope.comp does as well: q is normed, rotated and scaled in
@@ -20,11 +20,12 @@
 #include "memory.glsl"
 #include "pass.glsl"
 
-layout(local_size_x_id = SPEC_WORKGROUP) in; // KEY_BLOCK
+layout(local_size_x_id = SPEC_WORKGROUP) in; // LANES
 layout(constant_id = SPEC_A) const uint HEAD = 64;
-layout(constant_id = SPEC_B) const uint QUERIES = 16; // a power of two, at most 16; PASS: at least 8
+layout(constant_id = SPEC_B) const uint QUERIES = 16; // a power of two, at most 16
 layout(constant_id = SPEC_C) const uint GROUP = 4;    // at most QUERIES
 layout(constant_id = SPEC_D) const uint SPLITS = 1;
+layout(constant_id = SPEC_E) const uint KEYS = 1; // a power of two; LANES is at least QUERIES
 layout(push_constant, std430) uniform Push { attention_args a; };
 
 #include "rope.glsl"
@@ -32,19 +33,21 @@ layout(push_constant, std430) uniform Push { attention_args a; };
 
 #ifdef KV_Q8
 #define VALUE vec4   // what a word of V holds
-#define VALUE_KEYS 4 // keys whose scales are loaded together
 #else
 #define VALUE vec2
-#define VALUE_KEYS 1
 #endif
 const uint TOKENS = QUERIES / GROUP;
-const uint WORDS = (KV_WORDS + KEY_BLOCK - 1) / KEY_BLOCK;
-const uint PARTS = KEY_BLOCK / QUERIES;      // lanes that share a query's statistics
-const uint PART_KEYS = KEY_BLOCK / PARTS;
+const uint LANES = KEY_BLOCK / KEYS;
+const uint PAIRS = (KV_WORDS / 2 + LANES - 1) / LANES;
+const uint WORDS = PAIRS * 2; // of a lane: word w is word_of(w, lane) of the head
+const uint QUADS = KEY_BLOCK / 4; // of scores
+const uint PARTS = LANES / QUERIES < QUADS ? LANES / QUERIES : QUADS; // lanes that share a query's statistics
+const uint PART_QUADS = QUADS / PARTS;
+const uint SCORES = QUERIES * KEYS; // of a lane
 const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
 const float NONE = -1e30; // below any score, and finite, so that NONE - NONE is 0
 
-shared float scores[QUERIES * KEY_BLOCK]; // of this block; then exp(score - best)
+shared vec4 scores[QUERIES * QUADS]; // of four keys each, of this block; then exp(score - best)
 shared float part_best[QUERIES * PARTS];
 shared float best[QUERIES];               // of all blocks so far
 shared float correction[QUERIES];         // exp(best before - best now)
@@ -52,15 +55,20 @@ shared uint first_key[QUERIES], last_key[QUERIES]; // what a query sees
 
 VALUE value[QUERIES * WORDS]; // of the lane's dimensions: sums over keys, not divided yet
 
+uint word_of(uint w, uint lane)
+{
+    return (w / 2 * LANES + lane) * 2 + w % 2;
+}
+
 #ifdef ROPE
-shared vec2 turned[GROUP * HEAD / 2]; // q, in pairs of dimensions
+shared vec4 turned[GROUP * HEAD / 4]; // q
 // K and V as the cache has them. By way of memory: compilers take unpackHalf2x16(packHalf2x16(x)) for x.
 shared uint newest[2 * KV_WORDS];
 #ifdef KV_Q8
 shared vec2 fresh[HEAD]; // before they are rounded, in pairs
 shared float newest_scale[2 * KV_SCALES];
 #endif
-shared float squares[(GROUP + 1) * KEY_BLOCK];
+shared float squares[(GROUP + 1) * LANES];
 shared float scales[GROUP + 1]; // of the norms of the heads of q, and of k
 
 // A pair of the newest K (of: 0) or V (1), to `newest`, or to `fresh`.
@@ -77,7 +85,7 @@ void keep(uint of, uint pair, vec2 x)
 void round_fresh(uint lane)
 {
     barrier();
-    for (uint n = lane; n < 2 * KV_WORDS; n += KEY_BLOCK) {
+    for (uint n = lane; n < 2 * KV_WORDS; n += LANES) {
         const uint of = n / KV_WORDS, block = n % KV_WORDS / (KV_BLOCK / 4);
         float largest = 0;
         for (uint i = block * KV_BLOCK / 2; i < min((block + 1) * KV_BLOCK, HEAD) / 2; i++) {
@@ -114,7 +122,7 @@ VALUE newest_value(uint word)
 
 void store_newest(uint lane, uint slot, uint kv_at)
 {
-    for (uint word = lane; word < KV_WORDS; word += KEY_BLOCK) {
+    for (uint word = lane; word < KV_WORDS; word += LANES) {
         store_u32(a.k_cache, kv_at + k_word_at(slot, word), newest[word]);
         store_u32(a.v_cache, kv_at + v_word_at(slot, word), newest[KV_WORDS + word]);
     }
@@ -126,6 +134,18 @@ void store_newest(uint lane, uint slot, uint kv_at)
 #endif
 }
 
+// Two dimensions of q to `turned`.
+void turn(uint dimension, vec2 x)
+{
+    turned[dimension / 4][dimension % 4] = x.x;
+    turned[dimension / 4][dimension % 4 + 1] = x.y;
+}
+
+vec4 load_q(uint query, uint dimension)
+{
+    return turned[query % GROUP * (HEAD / 4) + dimension / 4];
+}
+
 // q to `turned`, k and v to `newest`, and with `store` to the cache.
 // kv_at: where the kv head's part of the caches begins
 void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, uint kv_at, bool store)
@@ -133,21 +153,21 @@ void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, ui
     for (uint h = 0; h <= GROUP; h++) {
         const uint at = (h < GROUP ? first_head + h : a.heads + kv_head) * HEAD * 4;
         float sum = 0;
-        for (uint i = lane * 4; i < HEAD; i += KEY_BLOCK * 4) {
+        for (uint i = lane * 4; i < HEAD; i += LANES * 4) {
             const vec4 v = load_f32x4(a.qkv, at + i * 4);
             sum += dot(v, v);
         }
-        squares[h * KEY_BLOCK + lane] = sum;
+        squares[h * LANES + lane] = sum;
     }
     barrier();
     if (lane <= GROUP) {
         float sum = 0;
-        for (uint i = 0; i < KEY_BLOCK; i++)
-            sum += squares[lane * KEY_BLOCK + i];
+        for (uint i = 0; i < LANES; i++)
+            sum += squares[lane * LANES + i];
         scales[lane] = inversesqrt(sum / float(HEAD) + a.eps);
     }
     barrier();
-    for (uint n = lane; n < (GROUP + 1) * (HEAD / 4); n += KEY_BLOCK) {
+    for (uint n = lane; n < (GROUP + 1) * (HEAD / 4); n += LANES) {
         const uint h = n / (HEAD / 4), i = n % (HEAD / 4) * 2;
         const bool is_q = h < GROUP;
         const uint at = (is_q ? first_head + h : a.heads + kv_head) * HEAD * 4;
@@ -157,15 +177,15 @@ void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, ui
         high *= is_q ? load_f32x2(a.w_q, (i + HEAD / 2) * 4) : load_f32x2(a.w_k, (i + HEAD / 2) * 4);
         rotate(a.rotation, position, i, low, high);
         if (is_q) {
-            turned[h * (HEAD / 2) + i / 2] = low * a.q_scale;
-            turned[h * (HEAD / 2) + i / 2 + HEAD / 4] = high * a.q_scale;
+            turn(h * HEAD + i, low * a.q_scale);
+            turn(h * HEAD + i + HEAD / 2, high * a.q_scale);
         } else {
             keep(0, i / 2, low);
             keep(0, i / 2 + HEAD / 4, high);
         }
     }
     const uint v_at = (a.heads + a.kv_heads + kv_head) * HEAD * 4;
-    for (uint pair = lane; pair < HEAD / 2; pair += KEY_BLOCK)
+    for (uint pair = lane; pair < HEAD / 2; pair += LANES)
         keep(1, pair, load_f32x2(a.qkv, v_at + pair * 8));
 #ifdef KV_Q8
     round_fresh(lane);
@@ -180,11 +200,10 @@ void begin_with_newest(uint lane)
 {
     const uint query = lane % QUERIES, part = lane / QUERIES;
     float score = 0;
-    for (uint quad = part; quad < HEAD / 4; quad += PARTS) {
-        const uint at = query % GROUP * (HEAD / 2) + quad * 2;
-        score += dot(vec4(turned[at], turned[at + 1]), newest_quad(0, quad));
-    }
-    part_best[query * PARTS + part] = score;
+    for (uint quad = part; quad < HEAD / 4; quad += PARTS)
+        score += dot(load_q(query, quad * 4), newest_quad(0, quad));
+    if (part < PARTS)
+        part_best[query * PARTS + part] = score;
     barrier();
     if (lane < QUERIES) {
         score = 0;
@@ -192,12 +211,6 @@ void begin_with_newest(uint lane)
             score += part_best[lane * PARTS + j];
         best[lane] = score;
     }
-}
-
-vec4 load_q(uint query, uint d)
-{
-    const uint at = query % GROUP * (HEAD / 2) + d / 2;
-    return vec4(turned[at], turned[at + 1]);
 }
 #endif
 
@@ -216,11 +229,13 @@ void set_keys(uint lane, uint position, uint first_row, uint last_row)
 // Takes a block's scores into `best`, by parts, then of all.
 void update_best(uint lane)
 {
-    const uint query = lane % QUERIES, first = lane / QUERIES * PART_KEYS;
-    float part = NONE;
-    for (uint j = 0; j < PART_KEYS; j++)
-        part = max(part, scores[query * KEY_BLOCK + first + j]);
-    part_best[query * PARTS + lane / QUERIES] = part;
+    const uint query = lane % QUERIES, part = lane / QUERIES;
+    if (part < PARTS) {
+        vec4 most = vec4(NONE);
+        for (uint j = 0; j < PART_QUADS; j++)
+            most = max(most, scores[query * QUADS + part * PART_QUADS + j]);
+        part_best[query * PARTS + part] = max(max(most.x, most.y), max(most.z, most.w));
+    }
     barrier();
     if (lane < QUERIES) {
         float now = best[lane];
@@ -232,20 +247,24 @@ void update_best(uint lane)
     barrier();
 }
 
-// Word `word` of V of key j of a block that begins at v_at; with KV_Q8 its integers.
-VALUE load_value(uint v_at, uint j, uint word)
+// Words `word` and the next one of V of key j of a block that begins at v_at; with KV_Q8 their
+// integers.
+void load_values(uint v_at, uint j, uint word, out VALUE low, out VALUE high)
 {
     const uint at = v_at + j / KEY_GROUP * KV_GROUP_WORDS * 4;
-    const uint value = load_u32(a.v_cache, at + (j % KEY_GROUP * KV_WORDS + word) * 4);
+    const uvec2 two = load_u32x2(a.v_cache, at + (j % KEY_GROUP * KV_WORDS + word) * 4);
 #ifdef KV_Q8
-    return q8_unpack(value);
+    low = q8_unpack(two.x);
+    high = q8_unpack(two.y);
 #else
-    return unpackHalf2x16(value);
+    low = unpackHalf2x16(two.x);
+    high = unpackHalf2x16(two.y);
 #endif
 }
 
 #ifdef KV_Q8
-// The scales of that word of keys j to j + 3; with PASS, each of four lanes has one, as x.
+// The scales of that word of keys j to j + 3; with PASS, each of the four lanes whose words share a
+// scale has one, as x.
 vec4 load_value_scales(uint v_at, uint j, uint word)
 {
     const uint at = v_at + j / KEY_GROUP * KV_GROUP_WORDS * 4;
@@ -253,6 +272,12 @@ vec4 load_value_scales(uint v_at, uint j, uint word)
     if (PASS)
         return vec4(load_f32(a.v_cache, at + kv_scale_at(j % KEY_GROUP + pass_lane() % 4, block)));
     return load_f32x4(a.v_cache, at + kv_scale_at(j % KEY_GROUP, block));
+}
+
+// of key k
+float value_scale(vec4 scales, uint k)
+{
+    return PASS ? mix(pass(scales.x, k), pass(scales.x, k + 4), pass_lane() >= 4) : scales[k];
 }
 #endif
 
@@ -269,25 +294,28 @@ void store_value(uint at, uint word, VALUE value)
 // The values of a block, weighed.
 void add_values(uint lane, uint v_at)
 {
-    for (uint first = 0; first < KEY_BLOCK; first += VALUE_KEYS) {
+    for (uint quad = 0; quad < QUADS; quad++) {
 #ifdef KV_Q8
-        vec4 scale[WORDS];
-        for (uint w = 0; w < WORDS; w++)
-            scale[w] = load_value_scales(v_at, first, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+        vec4 scale[PAIRS];
+        for (uint p = 0; p < PAIRS; p++)
+            scale[p] = load_value_scales(v_at, quad * 4, min(word_of(p * 2, lane), KV_WORDS - 2));
 #endif
-        [[unroll]] for (uint k = 0; k < VALUE_KEYS; k++) {
-            const uint j = first + k;
-            float weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
-            for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
-                weight[i] = scores[(PASS ? i * BATCH + pass_lane() : i) * KEY_BLOCK + j];
-            for (uint w = 0; w < WORDS; w++) {
-                VALUE v = load_value(v_at, j, min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+        vec4 weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
+        for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
+            weight[i] = scores[(PASS ? i * BATCH + pass_lane() % BATCH : i) * QUADS + quad];
+        [[unroll]] for (uint k = 0; k < 4; k++) {
+            for (uint p = 0; p < PAIRS; p++) {
+                VALUE low, high;
+                load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), low, high);
 #ifdef KV_Q8
-                v *= PASS ? pass(scale[w].x, k) : scale[w][k];
+                low *= value_scale(scale[p], k);
+                high *= value_scale(scale[p], k);
 #endif
-                for (uint i = 0; i < QUERIES; i++)
-                    value[i * WORDS + w] +=
-                        (PASS ? pass(weight[i / BATCH], i % BATCH) : weight[i]) * v;
+                for (uint i = 0; i < QUERIES; i++) {
+                    const float of_query = PASS ? pass(weight[i / BATCH][k], i % BATCH) : weight[i][k];
+                    value[i * WORDS + p * 2] += of_query * low;
+                    value[i * WORDS + p * 2 + 1] += of_query * high;
+                }
             }
         }
     }
@@ -304,7 +332,7 @@ void store_values(uint lane, uint first_row, uint last_row, uint first_head)
         for (uint j = 0; j < PARTS; j++)
             sum += part_best[i * PARTS + j];
         for (uint w = 0; w < WORDS; w++) {
-            const uint word = w * KEY_BLOCK + lane;
+            const uint word = word_of(w, lane);
             if (word >= KV_WORDS)
                 continue;
             if (SPLITS == 1)
@@ -358,7 +386,7 @@ void main()
     if (has_newest && my_part == 0)
         my_sum = 1;
     for (uint w = 0; w < WORDS && has_newest; w++) {
-        const VALUE v = newest_value(min(w * KEY_BLOCK + lane, KV_WORDS - 1));
+        const VALUE v = newest_value(min(word_of(w, lane), KV_WORDS - 1));
         for (uint i = 0; i < QUERIES; i++)
             value[i * WORDS + w] = v;
     }
@@ -366,63 +394,77 @@ void main()
 #else
     uint q_at[QUERIES]; // with PASS: i is of query i * BATCH + lane
     for (uint i = 0; i < QUERIES; i++) {
-        const uint query = PASS ? i * BATCH + pass_lane() : i;
+        const uint query = PASS ? i * BATCH + pass_lane() % BATCH : i;
         const uint row = min(first_row + query / GROUP, last_row);
         q_at[i] = row * row_stride + (first_head + query % GROUP) * HEAD * 4;
     }
 #endif
 
     for (; block < end; block++) {
-        // scores of one key
-        const uint key = block * KEY_BLOCK + lane;
-        const uint slot = key % a.cache_rows;
-        const uint k_at = kv_at + k_word_at(slot, 0);
-        float score[QUERIES];
-        for (uint i = 0; i < QUERIES; i++)
+        // scores of the lane's keys: i * KEYS + s is of query i and key s * LANES + lane of the block
+        uint k_at[KEYS];
+        for (uint s = 0; s < KEYS; s++)
+            k_at[s] = kv_at + k_word_at((block * KEY_BLOCK + s * LANES + lane) % a.cache_rows, 0);
+        float score[SCORES];
+        for (uint i = 0; i < SCORES; i++)
             score[i] = 0;
 #ifdef KV_Q8
-        float k_scale = 0;
+        float k_scale[KEYS];
+        for (uint s = 0; s < KEYS; s++)
+            k_scale[s] = 0;
 #endif
         for (uint d = 0; d < HEAD; d += 4) {
+            vec4 k[KEYS];
+            for (uint s = 0; s < KEYS; s++) {
 #ifdef KV_Q8
-            if (d % KV_BLOCK == 0)
-                k_scale = load_f32(a.k_cache, kv_at + kv_scale_at(slot, d / KV_BLOCK));
-            const vec4 k = q8_unpack(load_u32(a.k_cache, k_at + d / 4 * KEY_GROUP * 4)) * k_scale;
+                if (d % KV_BLOCK == 0)
+                    k_scale[s] = load_f32(a.k_cache, k_at[s] + kv_scale_at(0, d / KV_BLOCK));
+                k[s] = q8_unpack(load_u32(a.k_cache, k_at[s] + d / 4 * KEY_GROUP * 4)) * k_scale[s];
 #else
-            const vec4 k = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at + d / 2 * KEY_GROUP * 4)),
-                                unpackHalf2x16(load_u32(a.k_cache, k_at + (d / 2 + 1) * KEY_GROUP * 4)));
+                k[s] = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at[s] + d / 2 * KEY_GROUP * 4)),
+                            unpackHalf2x16(load_u32(a.k_cache, k_at[s] + (d / 2 + 1) * KEY_GROUP * 4)));
 #endif
+            }
             for (uint j = 0; j < QUERIES / BATCH; j++) {
                 vec4 q[BATCH];
                 for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
 #ifdef ROPE
-                    q[i] = load_q(j * BATCH + (PASS ? pass_lane() : i), d);
+                    q[i] = load_q(j * BATCH + (PASS ? pass_lane() % BATCH : i), d);
 #else
                     q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
 #endif
-                for (uint i = 0; i < BATCH; i++)
-                    score[j * BATCH + i] += dot(PASS ? pass(q[0], i) : q[i], k);
+                for (uint i = 0; i < BATCH; i++) {
+                    const vec4 of_query = PASS ? pass(q[0], i) : q[i];
+                    for (uint s = 0; s < KEYS; s++)
+                        score[(j * BATCH + i) * KEYS + s] += dot(of_query, k[s]);
+                }
             }
         }
-        for (uint i = 0; i < QUERIES; i++) {
+        for (uint i = 0; i < SCORES; i++) {
+            const uint in_block = i % KEYS * LANES + lane, key = block * KEY_BLOCK + in_block;
 #ifdef ROPE
-            if (key < first_key[i] || key >= position)
+            if (key < first_key[i / KEYS] || key >= position)
 #else
-            if (key < first_key[i] || key > last_key[i])
+            if (key < first_key[i / KEYS] || key > last_key[i / KEYS])
 #endif
                 score[i] = NONE;
-            scores[i * KEY_BLOCK + lane] = score[i];
+            scores[i / KEYS * QUADS + in_block / 4][in_block % 4] = score[i];
         }
         barrier();
 
         update_best(lane);
-        for (uint i = 0; i < QUERIES; i++) // a masked key adds nothing even where all are masked
-            scores[i * KEY_BLOCK + lane] = score[i] == NONE ? 0.0 : exp(score[i] - best[i]);
+        for (uint i = 0; i < SCORES; i++) { // a masked key adds nothing even where all are masked
+            const uint in_block = i % KEYS * LANES + lane;
+            scores[i / KEYS * QUADS + in_block / 4][in_block % 4] =
+                score[i] == NONE ? 0.0 : exp(score[i] - best[i / KEYS]);
+        }
         barrier();
 
         my_sum *= correction[my_query];
-        for (uint j = 0; j < PART_KEYS; j++)
-            my_sum += scores[my_query * KEY_BLOCK + my_part * PART_KEYS + j];
+        for (uint j = 0; j < PART_QUADS && my_part < PARTS; j++) {
+            const vec4 four = scores[my_query * QUADS + my_part * PART_QUADS + j];
+            my_sum += (four.x + four.y) + (four.z + four.w);
+        }
 
         // values
         for (uint i = 0; i < QUERIES; i++)
@@ -434,7 +476,8 @@ void main()
     }
 
     // part_best is free: the parts' sums
-    part_best[my_query * PARTS + my_part] = my_sum;
+    if (my_part < PARTS)
+        part_best[my_query * PARTS + my_part] = my_sum;
     barrier();
     store_values(lane, first_row, last_row, first_head);
 }

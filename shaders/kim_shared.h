@@ -124,6 +124,10 @@ struct sampling_block {
     32 // of one column, then residual += rms(y) * w_post, h = rms(residual) * w_norm
 
 // ---- push constants ---------------------------------------------------------------------------
+// Columns whose x is looked at for all rows, before the next ones': so it stays in a cache of x, which
+// lies closer than that of the weights. A multiple of all counts of columns of a workgroup.
+#define MATMUL_SPAN 64
+
 struct matmul_args {
     KIM_HANDLE x;      // [columns, x_stride] f32
     KIM_HANDLE w;      // packed weights, `rows` rows of `blocks` blocks

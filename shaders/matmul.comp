@@ -3,8 +3,9 @@
 // y[c, r] = sum over k of x[c, k] * w[r, k], then what FLAGS says
 //
 // x: [columns, length] f32   w: packed, [rows, length]   y: [columns, rows] f32
-// A lane makes two rows (weights.glsl) times COLUMNS columns; eight lanes make a row group. A
-// workgroup has GROUPS row groups, and SLICES lanes that share each sum over k.
+// A lane makes two rows (weights.glsl) of each of SETS row groups, times COLUMNS columns; eight lanes
+// make the row groups. A workgroup has GROUPS times SETS row groups, and SLICES lanes that share each
+// sum over k.
 // MATMUL_NORM, of one column: the workgroup that is done last makes the norms of all of y that
 // follow, norm_add of norm.comp.
 // macros: WEIGHT; GLU: rows come in pairs (gate, up), y[c, r / 2] = gelu(gate) * up
@@ -21,6 +22,7 @@ layout(constant_id = SPEC_A) const uint COLUMNS = 1; // with PASS 1, or a multip
 layout(constant_id = SPEC_B) const uint SLICES = 1;
 layout(constant_id = SPEC_C) const uint GROUPS = 1;
 layout(constant_id = SPEC_D) const uint FLAGS = 0; // MATMUL_*; with GLU only MATMUL_TAIL
+layout(constant_id = SPEC_E) const uint SETS = 1;
 layout(push_constant, std430) uniform Push { matmul_args a; };
 
 #ifndef GLU
@@ -29,7 +31,8 @@ layout(push_constant, std430) uniform Push { matmul_args a; };
 #include "last.glsl"
 #endif
 
-shared vec2 partial[SLICES == 1 ? 1 : COLUMNS * 8 * GROUPS * SLICES];
+const uint SUMS = SETS * COLUMNS;
+shared vec2 partial[SLICES == 1 ? 1 : SUMS * 8 * GROUPS * SLICES];
 
 const uint BATCH = COLUMNS < PASS_LANES ? COLUMNS : PASS_LANES; // columns whose x is held in registers
 
@@ -52,43 +55,67 @@ vec4 load_x(uint at, uint more)
 
 // One column: the scale is applied once a chunk, to the sum of its products; the offset to the sum
 // of x, which is the same for all rows.
-vec2 chunk_product_one(weight_place p, uint c, uint x_at, vec2 sum)
+void add_chunk_of_one(weight_place p[SETS], uint c, uint x_at, inout vec2 sum[SUMS])
 {
-    vec2 d[SECTIONS], m[SECTIONS], part[SECTIONS];
+    vec2 part[SETS * SECTIONS];
     float sum_x[SECTIONS];
     vec4 held[QUADS / PASS_LANES]; // with PASS: of quad lane + 8 * i
     if (PASS)
         for (uint i = 0; i < QUADS / PASS_LANES; i++)
             held[i] = load_x(x_at + quad_at(i * PASS_LANES + pass_lane()), 0);
-    weight_scales(p, c, d, m);
-    for (uint s = 0; s < SECTIONS; s++) {
-        part[s] = vec2(0);
+    for (uint s = 0; s < SECTIONS; s++)
         sum_x[s] = 0;
-    }
+    for (uint i = 0; i < SETS * SECTIONS; i++)
+        part[i] = vec2(0);
     [[unroll]] for (uint t = 0; t < STEPS; t++) {
-        vec4 q0[SECTIONS], q1[SECTIONS];
-        weight_quads(p, c, t, q0, q1);
+        vec4 q0[SETS][SECTIONS], q1[SETS][SECTIONS];
+        for (uint set = 0; set < SETS; set++)
+            weight_quads(p[set], c, t, q0[set], q1[set]);
         [[unroll]] for (uint s = 0; s < SECTIONS; s++) {
             const uint q = t * SECTIONS + s;
             const vec4 x = PASS ? pass(held[q / PASS_LANES], q % PASS_LANES)
                                 : load_x(x_at, quad_at(q));
-            part[s] += vec2(dot(x, q0[s]), dot(x, q1[s]));
+            for (uint set = 0; set < SETS; set++)
+                part[set * SECTIONS + s] += vec2(dot(x, q0[set][s]), dot(x, q1[set][s]));
 #if HAS_MIN
             sum_x[s] += (x.x + x.y) + (x.z + x.w);
 #endif
         }
     }
-    for (uint s = 0; s < SECTIONS; s++) {
+    for (uint set = 0; set < SETS; set++) {
+        vec2 d[SECTIONS], m[SECTIONS];
+        weight_scales(p[set], c, d, m);
+        for (uint s = 0; s < SECTIONS; s++) {
 #if HAS_SCALE
-        sum += part[s] * d[s];
+            sum[set] += part[set * SECTIONS + s] * d[s];
 #else
-        sum += part[s];
+            sum[set] += part[set * SECTIONS + s];
 #endif
 #if HAS_MIN
-        sum += sum_x[s] * m[s];
+            sum[set] += sum_x[s] * m[s];
 #endif
+        }
     }
-    return sum;
+}
+
+// Several columns: the products of section s of a step, whose x begins at `at` of a column.
+void add_quads(uint at, vec4 q0[SETS][SECTIONS], vec4 q1[SETS][SECTIONS], uint s, uint x_at[COLUMNS],
+               inout vec2 sum[SUMS])
+{
+    vec4 mine[COLUMNS / BATCH];
+    for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
+        mine[j] = load_x(x_at[j] + at, 0); // not `more`: on polaris10 that spills
+    for (uint j = 0; j < COLUMNS / BATCH; j++) {
+        vec4 x[BATCH];
+        for (uint i = 0; !PASS && i < BATCH; i++)
+            x[i] = load_x(x_at[j * BATCH + i] + at, 0);
+        for (uint i = 0; i < BATCH; i++) {
+            const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
+            for (uint set = 0; set < SETS; set++)
+                sum[set * COLUMNS + j * BATCH + i] +=
+                    vec2(dot(of_column, q0[set][s]), dot(of_column, q1[set][s]));
+        }
+    }
 }
 
 #ifndef GLU
@@ -110,7 +137,8 @@ void finish(uint row, float value, uint y_at)
 
 void norm_if_last()
 {
-    const uint all = (a.rows + ROW_GROUP * GROUPS - 1) / (ROW_GROUP * GROUPS);
+    const uint rows = ROW_GROUP * GROUPS * SETS; // of a workgroup
+    const uint all = (a.rows + rows - 1) / rows;
     if (last_to_finish(a.counter, 0, all)) {
         const float squares = add_normed_row(a.residual, a.y, a.w_post, 0, a.rows, a.eps);
         norm_row(a.residual, a.w_norm, a.h, 0, a.rows, a.eps, squares);
@@ -122,64 +150,83 @@ void main()
 {
     const uint lane = gl_LocalInvocationIndex % 8;
     const uint slice = SLICES == 1 ? 0 : gl_LocalInvocationIndex / (8 * GROUPS);
-    const uint group = gl_WorkGroupID.x * GROUPS + (GROUPS == 1 ? 0 : gl_LocalInvocationIndex / 8 % GROUPS);
-    const uint column = gl_WorkGroupID.y * COLUMNS;
+    const uint first_group =
+        (gl_WorkGroupID.y * GROUPS + (GROUPS == 1 ? 0 : gl_LocalInvocationIndex / 8 % GROUPS)) * SETS;
+    const uint column = gl_WorkGroupID.z * MATMUL_SPAN + gl_WorkGroupID.x * COLUMNS;
     const uint groups = (a.rows + ROW_GROUP - 1) / ROW_GROUP;
     // a lane beyond the rows repeats the last group, so that no lane skips the barrier
-    const weight_place p = weight_place(a.w, min(group, groups - 1) * a.blocks * RECORD, lane);
-    const uint chunks = a.blocks * CHUNKS;
+    weight_place p[SETS];
+    for (uint set = 0; set < SETS; set++)
+        p[set] = weight_place(a.w, min(first_group + set, groups - 1) * a.blocks * RECORD, lane);
+    const uint chunks = column < a.columns ? a.blocks * CHUNKS : 0;
 
-    vec2 sum[COLUMNS];
+    vec2 sum[SUMS];
     uint x_at[COLUMNS]; // with PASS and several columns: i is of column i * BATCH + lane
     for (uint i = 0; i < COLUMNS; i++) {
         const uint mine = PASS && COLUMNS > 1 ? i * BATCH + pass_lane() : i;
-        sum[i] = vec2(0);
         x_at[i] = min(column + mine, a.columns - 1) * a.x_stride * 4;
     }
+    for (uint i = 0; i < SUMS; i++)
+        sum[i] = vec2(0);
     for (uint c = slice; c < chunks; c += SLICES) {
         const uint start = chunk_start(c) * 4;
         if (COLUMNS == 1) {
-            sum[0] = chunk_product_one(p, c, x_at[0] + start, sum[0]);
+            add_chunk_of_one(p, c, x_at[0] + start, sum);
             continue;
         }
-        vec2 d[SECTIONS], m[SECTIONS];
-        weight_scales(p, c, d, m);
+        vec2 d[SETS][SECTIONS], m[SETS][SECTIONS];
+        for (uint set = 0; set < SETS; set++)
+            weight_scales(p[set], c, d[set], m[set]);
         for (uint t = 0; t < STEPS; t++) {
-            vec4 q0[SECTIONS], q1[SECTIONS];
-            weight_quads(p, c, t, q0, q1);
-            for (uint s = 0; s < SECTIONS; s++) {
+            vec4 q0[SETS][SECTIONS], q1[SETS][SECTIONS];
+            for (uint set = 0; set < SETS; set++)
+                weight_quads(p[set], c, t, q0[set], q1[set]);
 #if HAS_SCALE
-                q0[s] = q0[s] * d[s].x + m[s].x;
-                q1[s] = q1[s] * d[s].y + m[s].y;
-#endif
-                const uint at = start + (s * SECTION_STRIDE + 4 * t) * 4; // not `more`: on polaris10 that spills
-                vec4 mine[COLUMNS / BATCH];
-                for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
-                    mine[j] = load_x(x_at[j] + at, 0);
-                for (uint j = 0; j < COLUMNS / BATCH; j++) {
-                    vec4 x[BATCH];
-                    for (uint i = 0; !PASS && i < BATCH; i++)
-                        x[i] = load_x(x_at[j * BATCH + i] + at, 0);
-                    for (uint i = 0; i < BATCH; i++) {
-                        const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
-                        sum[j * BATCH + i] += vec2(dot(of_column, q0[s]), dot(of_column, q1[s]));
-                    }
+            for (uint set = 0; set < SETS; set++) {
+                for (uint s = 0; s < SECTIONS; s++) {
+                    q0[set][s] = q0[set][s] * d[set][s].x + m[set][s].x;
+                    q1[set][s] = q1[set][s] * d[set][s].y + m[set][s].y;
                 }
             }
+#endif
+#if SECTIONS == 4
+            // two turns of one code: all four sections at once are more than a CPU's cache of code holds
+            const uint apart = SECTIONS / 2;
+            for (uint turn = 0; PASS && turn < 2; turn++) {
+                vec4 r0[SETS][SECTIONS], r1[SETS][SECTIONS];
+                for (uint set = 0; set < SETS; set++) {
+                    for (uint s = 0; s < apart; s++) {
+                        r0[set][s] = turn == 0 ? q0[set][s] : q0[set][s + apart];
+                        r1[set][s] = turn == 0 ? q1[set][s] : q1[set][s + apart];
+                    }
+                }
+                for (uint s = 0; s < apart; s++)
+                    add_quads(start + ((turn * apart + s) * SECTION_STRIDE + 4 * t) * 4, r0, r1, s, x_at,
+                              sum);
+            }
+            for (uint s = 0; !PASS && s < SECTIONS; s++)
+                add_quads(start + (s * SECTION_STRIDE + 4 * t) * 4, q0, q1, s, x_at, sum);
+#else
+            for (uint s = 0; s < SECTIONS; s++)
+                add_quads(start + (s * SECTION_STRIDE + 4 * t) * 4, q0, q1, s, x_at, sum);
+#endif
         }
     }
 
     if (SLICES > 1) {
-        for (uint i = 0; i < COLUMNS; i++)
+        for (uint i = 0; i < SUMS; i++)
             partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex] = sum[i];
         barrier();
-        for (uint i = 0; i < COLUMNS && slice == 0; i++)
+        for (uint i = 0; i < SUMS && slice == 0; i++)
             for (uint j = 1; j < SLICES; j++)
                 sum[i] += partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex + j * 8 * GROUPS];
     }
-    const uint row = group * ROW_GROUP + lane * 2;
-    for (uint i = 0; i < COLUMNS && column + i < a.columns && slice == 0; i++) {
-        const uint y_at = (column + i) * a.y_stride * 4;
+    for (uint i = 0; i < SUMS; i++) {
+        const uint row = (first_group + i / COLUMNS) * ROW_GROUP + lane * 2;
+        const uint of_column = column + i % COLUMNS;
+        if (of_column >= a.columns || slice != 0)
+            continue;
+        const uint y_at = of_column * a.y_stride * 4;
 #ifdef GLU
         if (row + 1 < a.rows)
             store_f32(a.y, y_at + row * 2, gelu(sum[i].x) * sum[i].y);
