@@ -223,7 +223,10 @@ def main():
         print(f"== the machine is not idle (load {load:.2f}): the figures will be too low",
               file=sys.stderr)
     comparison = Comparison(args)
-    comparison.all()
+    try:
+        comparison.all()
+    except KeyboardInterrupt:
+        print("== stopped: the table has what was measured so far", file=sys.stderr)
     comparison.table(load)
 
 
