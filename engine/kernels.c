@@ -65,7 +65,9 @@ static kim_err add(kim_kernels *k, const char *label, const kernel_params *p)
     kernel_case *c = &k->cases[k->count++];
     *c = (kernel_case){
         .info = { .op = kernel_op_name(p->op),
-                  .type = p->type ? p->type->name : "",
+                  .type = p->type           ? p->type->name
+                          : p->kv == KV_Q8 ? "Q8_0"
+                                           : "",
                   .rows = p->type ? p->rows : 0,
                   .width = p->width,
                   .columns = p->columns },
@@ -126,12 +128,14 @@ static kim_err add_heads(kim_kernels *k, const architecture *a, uint32_t columns
     char label[48];
     if (keys < columns)
         return KIM_OK;
-    for (uint32_t global = 0; global < 2; global++) {
+    for (uint32_t i = 0; i < 2 * KV_TYPES; i++) {
+        const uint32_t global = i % 2;
         const uint32_t ring = (a->window + 512 + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK;
         const uint32_t all = (keys + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK;
         kernel_params p = {
             .op = columns == 1 ? KERNEL_ATTENTION_ROPE : KERNEL_ATTENTION,
             .heads = { a->heads, a->kv_heads, a->head },
+            .kv = (kv_type)(i / 2),
             .width = a->heads * a->head,
             .columns = columns,
             .cache_rows = global ? all : ring,
@@ -376,8 +380,9 @@ static kim_err list_heads(kim_kernels *k)
     };
     kim_err err = KIM_OK;
     char label[48];
-    for (uint32_t i = 0; i < sizeof some / sizeof *some; i++) {
-        kernel_params p = some[i];
+    for (uint32_t i = 0; i < KV_TYPES * sizeof some / sizeof *some; i++) {
+        kernel_params p = some[i / KV_TYPES];
+        p.kv = (kv_type)(i % KV_TYPES);
         p.width = p.heads.heads * p.heads.head;
         snprintf(label, sizeof label, "%u:%u heads of %u, at %u", p.heads.heads, p.heads.kv_heads,
                  p.heads.head, p.position);

@@ -43,6 +43,7 @@ typedef struct kernel_params {
     bool bias, gelu, add;
     // rope, attention, attention_rope (of one column); of attention_full only heads and head
     head_shape heads;
+    kv_type kv;                            // of the caches
     uint32_t cache_rows, window, position; // as in kv_cache; of the first column
     uint32_t images;                       // attention_full, average_pool
     uint32_t side, pool;                   // average_pool

@@ -32,6 +32,7 @@ static reference_heads shape_of(const kernel *k)
         .head = k->p.heads.head,
         .cache_rows = k->p.cache_rows,
         .window = k->p.window,
+        .q8 = k->p.kv == KV_Q8,
     };
 }
 
@@ -47,7 +48,7 @@ static kim_err place_heads(kernel *k)
     kim_err err = KIM_OK;
     const kernel_params *p = &k->p;
     const head_shape *s = &p->heads;
-    const uint64_t cache = kv_cache_bytes(KV_F16, s, p->cache_rows);
+    const uint64_t cache = kv_cache_bytes(p->kv, s, p->cache_rows);
     TRY(kernel_place_floats(k, (uint64_t)p->columns * qkv_width(k)));
     TRY(kernel_place_floats(k, CONTROL_ROW(p->columns, 0)));
     TRY(kernel_place(k, cache));
@@ -61,13 +62,20 @@ error:
     return err;
 }
 
+// Bytes of a position's K and V.
+static double position_bytes(const kernel *k)
+{
+    const head_shape *s = &k->p.heads;
+    return 2.0 * s->kv_heads * (double)kv_group_bytes(k->p.kv, s->head) / KEY_GROUP;
+}
+
 static kim_err place_rope(kernel *k)
 {
     const double n = (double)k->p.columns * qkv_width(k);
     k->flop = 10 * n;
-    // q is read and written; k and v are read, and written as f16
+    // q is read and written; k and v are read, and written to the cache
     const double q = (double)k->p.columns * k->p.heads.heads * k->p.heads.head;
-    k->bytes = 8 * q + 6 * (n - q);
+    k->bytes = 8 * q + 4 * (n - q) + k->p.columns * position_bytes(k);
     return place_heads(k);
 }
 
@@ -84,18 +92,33 @@ static kim_err place_attention(kernel *k)
     keys_seen(k, 0, first);
     const double seen = last[1] - first[0] + 1;
     k->flop = 4 * pairs * s->heads * s->head;
-    k->bytes = 4 * seen * s->kv_heads * s->head +
+    k->bytes = seen * position_bytes(k) +
                4.0 * p->columns * (s->heads * s->head + (double)qkv_width(k));
     k->cache = K;
-    k->cold_bytes = p->columns <= 8 ? 4ull * (uint64_t)seen * s->kv_heads * s->head : 0;
+    k->cold_bytes = p->columns <= 8 ? (uint64_t)(seen * position_bytes(k)) : 0;
     return place_heads(k);
+}
+
+// A byte or half of random bits, of which no element gets beyond 2.
+static void put_cached(const reference_heads *h, void *cache, uint64_t at, uint64_t scale_at,
+                       uint16_t bits)
+{
+    if (!h->q8) {
+        ((uint16_t *)cache)[at] = bits;
+        return;
+    }
+    // of four bits: a product with an integer is exact as f16 too
+    const float scale = (float)(8 + bits % 8) / 1024;
+    memcpy((uint8_t *)cache + scale_at, &scale, sizeof scale);
+    ((int8_t *)cache)[at] = (int8_t)(bits % 255 - 127);
 }
 
 // What queries see is random; of the rest K is poison and V is zero, as ops.h wants it.
 static void fill_cache(kernel *k)
 {
     const reference_heads h = shape_of(k);
-    uint16_t *keys = kernel_data(k, K), *values = kernel_data(k, V), random[RANDOM_HALVES];
+    void *keys = kernel_data(k, K), *values = kernel_data(k, V);
+    uint16_t random[RANDOM_HALVES];
     const uint32_t at = k->p.position, seen = at + 1 < k->p.window ? at + 1 : k->p.window,
                    end = at + (k->p.op == KERNEL_ATTENTION ? k->p.columns : 0);
     uint32_t next = 0;
@@ -105,8 +128,11 @@ static void fill_cache(kernel *k)
     for (uint32_t head = 0; head < h.kv_heads; head++)
         for (uint32_t j = at + 1 - seen; j < end; j++)
             for (uint32_t d = 0; d < h.head; d++) {
-                keys[reference_k_at(&h, head, j, d)] = random[next++ % RANDOM_HALVES];
-                values[reference_v_at(&h, head, j, d)] = random[next++ % RANDOM_HALVES];
+                const uint64_t scale_at = reference_scale_at(&h, head, j, d);
+                put_cached(&h, keys, reference_k_at(&h, head, j, d), scale_at,
+                           random[next++ % RANDOM_HALVES]);
+                put_cached(&h, values, reference_v_at(&h, head, j, d), scale_at,
+                           random[next++ % RANDOM_HALVES]);
             }
 }
 
@@ -138,6 +164,7 @@ static kv_cache cache_of(const kernel *k, uint32_t copy)
         .v = copy ? k->caches[copy][1] : k->spans[V],
         .rows = k->p.cache_rows,
         .window = k->p.window,
+        .type = k->p.kv,
     };
 }
 
@@ -210,25 +237,40 @@ static double turn(const kernel *k, uint32_t row, uint32_t head, double *x)
     return largest;
 }
 
+// What rounding to the cache may change of element d of a head: to f16 to nearest or towards zero,
+// 2^-10, and 2^-24 below its smallest normal; to 8 bits to the nearest of 127 steps of the largest
+// element of its block.
+static double stored_error(const kernel *k, const double *x, uint32_t d)
+{
+    const uint32_t block = d / KV_BLOCK * KV_BLOCK;
+    double largest = 0;
+    if (k->p.kv != KV_Q8)
+        return ldexp(fabs(x[d]), -10) + ldexp(1, -24);
+    for (uint32_t i = block; i < block + KV_BLOCK && i < k->p.heads.head; i++)
+        largest = fmax(largest, fabs(x[i]));
+    return largest / 254 * (1 + ldexp(1, -10));
+}
+
 // What is stored of a head of k or v. The norm, and two turns by rounded cosines: 16 * 2^-24 of the
-// pair. Rounding to f16 may be to nearest or towards zero: 2^-10, and 2^-24 below its smallest
-// normal.
+// pair, and of the largest of a block.
 static void check_stored(kernel *k, uint32_t row, uint32_t head)
 {
     const head_shape *s = &k->p.heads;
     const reference_heads h = shape_of(k);
     const bool is_v = head >= s->heads + s->kv_heads;
     const uint32_t kv_head = (head - s->heads) % s->kv_heads, at = k->p.position + row;
-    const uint16_t *cache = kernel_data(k, is_v ? V : K);
     const float *from = (const float *)kernel_before(k, QKV) + (uint64_t)row * qkv_width(k);
     double x[256];
     const double error = is_v ? 0 : ldexp(16, -24) * turn(k, row, head, x);
+    for (uint32_t d = 0; d < s->head && is_v; d++)
+        x[d] = from[head * s->head + d];
     for (uint32_t d = 0; d < s->head; d++) {
-        const double want = is_v ? from[head * s->head + d] : x[d];
-        const uint16_t got =
-            cache[is_v ? reference_v_at(&h, kv_head, at, d) : reference_k_at(&h, kv_head, at, d)];
-        kernel_compare(k, is_v ? "v" : "k", (uint64_t)row * s->head + d, reference_half(got), want,
-                       error + ldexp(fabs(want), -10) + ldexp(1, -24));
+        const double got = reference_cached(&h, kernel_data(k, is_v ? V : K),
+                                            is_v ? reference_v_at(&h, kv_head, at, d)
+                                                 : reference_k_at(&h, kv_head, at, d),
+                                            reference_scale_at(&h, kv_head, at, d));
+        kernel_compare(k, is_v ? "v" : "k", (uint64_t)row * s->head + d, got, x[d],
+                       2 * error + stored_error(k, x, d));
     }
 }
 
@@ -243,15 +285,23 @@ static void check_query(kernel *k, uint32_t row, uint32_t head)
                        ldexp(16, -24) * largest * Q_SCALE);
 }
 
-// As many halves of the cache are written as the rows have.
-static void check_written(kernel *k, uint32_t cache)
+// Of the positions of other rows nothing is written.
+static void check_untouched(kernel *k, uint32_t cache)
 {
-    const uint16_t *at = kernel_data(k, cache);
-    const double want = (double)k->p.columns * k->p.heads.kv_heads * k->p.heads.head;
+    const reference_heads h = shape_of(k);
+    const uint8_t *bytes = kernel_data(k, cache);
+    const uint32_t element = h.q8 ? 1 : 2, at = k->p.position;
     uint64_t n = 0;
-    for (uint64_t i = 0; i < k->spans[cache].bytes / 2; i++)
-        n += at[i] != 0xffff;
-    kernel_compare(k, "halves written", 0, (double)n, want, 0);
+    for (uint32_t head = 0; head < h.kv_heads; head++)
+        for (uint32_t j = at + k->p.columns; j < at + k->p.cache_rows; j++)
+            for (uint32_t i = 0; i < h.head * element; i++) {
+                const uint32_t d = i / element;
+                const uint64_t place = cache == K ? reference_k_at(&h, head, j, d)
+                                                  : reference_v_at(&h, head, j, d);
+                n += bytes[place * element + i % element] != 0xff;
+                n += h.q8 && bytes[reference_scale_at(&h, head, j, d) + i % 4] != 0xff;
+            }
+    kernel_compare(k, "bytes of other positions written", 0, (double)n, 0, 0);
 }
 
 static kim_err check_rope(kernel *k)
@@ -264,14 +314,14 @@ static kim_err check_rope(kernel *k)
         for (uint32_t head = s->heads; head < s->heads + 2 * s->kv_heads; head++)
             check_stored(k, r, head);
     }
-    check_written(k, K);
-    check_written(k, V);
+    check_untouched(k, K);
+    check_untouched(k, V);
     return KIM_OK;
 }
 
 static pipeline_key pipeline_of_rope(const kernel *k)
 {
-    return rope_pipeline(k->gpu, KV_F16, k->p.heads.head);
+    return rope_pipeline(k->gpu, k->p.kv, k->p.heads.head);
 }
 
 const kernel_class kernel_rope = {
@@ -336,8 +386,8 @@ static pipeline_key pipeline_of_attention(const kernel *k)
 {
     const uint32_t rows_keys[2] = { k->p.columns, most_keys(k) };
     return attention_in_tiles(k->gpu, k->p.columns)
-               ? attention_tile_pipeline(k->gpu, KV_F16, &k->p.heads)
-               : attention_pipeline(k->gpu, KV_F16, &k->p.heads, rows_keys, false);
+               ? attention_tile_pipeline(k->gpu, k->p.kv, &k->p.heads)
+               : attention_pipeline(k->gpu, k->p.kv, &k->p.heads, rows_keys, false);
 }
 
 const kernel_class kernel_attention = {
@@ -383,7 +433,7 @@ error:
 static pipeline_key pipeline_of_attention_rope(const kernel *k)
 {
     const uint32_t rows_keys[2] = { 1, most_keys(k) };
-    return attention_pipeline(k->gpu, KV_F16, &k->p.heads, rows_keys, true);
+    return attention_pipeline(k->gpu, k->p.kv, &k->p.heads, rows_keys, true);
 }
 
 const kernel_class kernel_attention_rope = {

@@ -27,7 +27,7 @@ uint64_t kv_group_bytes(kv_type type, uint32_t head);
 
 // The shape of attention.
 typedef struct head_shape {
-    uint32_t heads, kv_heads, head; // head: 64 .. 256, a multiple of 4
+    uint32_t heads, kv_heads, head; // head: 64 .. 256, a multiple of 8
 } head_shape;
 
 uint64_t kv_cache_bytes(kv_type type, const head_shape *shape, uint32_t rows);

@@ -2,6 +2,8 @@
 // For the tests of whole models: their options, a device, small models with made-up weights.
 #include "model_support.h"
 
+#include "host/gpu.h"
+
 #include <math.h>
 #include <unistd.h>
 
@@ -11,8 +13,8 @@ static void usage(const char *program)
 {
     fprintf(stderr,
             "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
-            "[--validation] [--way few|float|dot|half|int8] [--kv f16|q8_0] [--limit N] [--odd N] "
-            "[--single N] [--prompts N]\n",
+            "[--validation] [--way few|float|dot|half|int8] [--attention matrices] [--kv f16|q8_0] "
+            "[--limit N] [--odd N] [--single N] [--prompts N]\n",
             program);
     exit(2);
 }
@@ -40,6 +42,8 @@ void model_options_read(model_options *o, int argc, char **argv)
             o->mode = KIM_MEMORY_TABLE;
         } else if (value && !strcmp(argv[i], "--way") && matmul_way_find(value, &o->way)) {
             o->way_given = true;
+        } else if (value && !strcmp(argv[i], "--attention") && !strcmp(value, "matrices")) {
+            o->attention_matrices = true;
         } else if (value && !strcmp(argv[i], "--kv") &&
                    (!strcmp(value, "f16") || !strcmp(value, "q8_0"))) {
             o->kv = value[0] == 'q' ? KIM_KV_Q8_0 : KIM_KV_F16;
@@ -81,6 +85,9 @@ kim_gpu *model_gpu(const model_options *o)
     CHECK(!err, "kim_gpu_create: %s", kim_error_text());
     if (o->way_given)
         CHECK_OK(matmul_way_set(gpu, o->way));
+    CHECK(!o->attention_matrices || gpu->has_attention_tiles,
+          "this device has no matrices for attention");
+    gpu->attention_tiles |= o->attention_matrices;
     return gpu;
 }
 

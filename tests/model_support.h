@@ -8,14 +8,15 @@
 #include "text_support.h"
 
 // TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation] [--limit N] [--odd N]
-// [--single N] [--prompts N] [--way few|float|dot|half|int8] [--kv f16|q8_0]; KIM_VALIDATION in the
-// environment is --validation.
+// [--single N] [--prompts N] [--way few|float|dot|half|int8] [--attention matrices] [--kv f16|q8_0];
+// KIM_VALIDATION in the environment is --validation.
 typedef struct model_options {
     const char *tests_folder, *model_path, *device;
     kim_memory_mode mode;
     bool validation;
     bool way_given;              // --way; else the device's default
     matmul_way way;              // to multiply many columns
+    bool attention_matrices;     // also where that is not the device's default
     kim_kv_type kv;              // of sessions
     uint32_t limit, odd, single; // tokens: in batches of 512, in odd batches, one by one
     uint32_t prompts;            // short ones

@@ -4,8 +4,8 @@
 # when a pipeline does not compile on AMD or NVIDIA, when one spills registers on AMD, and when
 # tests/vendors.csv is out of date. All figures go to build/vendors.csv.
 #
-# tests/vendors.sh TOOL          AMD's chips since 2016 and NVIDIA's Turing and Ampere, the oldest and
-#                                the newest in both memory modes; TOOL: the built pipelines_tool
+# tests/vendors.sh TOOL          AMD's oldest and newest chips and two between, and NVIDIA's Turing; of
+#                                AMD the outer two in both memory modes; TOOL: the built pipelines_tool
 # tests/vendors.sh --all TOOL    all chips in both memory modes, and as a second opinion Qualcomm's
 #                                and Apple's compilers, whose refusals are printed and no failure
 # tests/vendors.sh --renew TOOL  the chips of tests/vendors.csv, and writes that
@@ -138,8 +138,8 @@ case $what in
     ;;
 --renew) chips=$kept_chips both= ;;
 *)
-    chips="polaris10 vega10 navi10 navi21 navi31 gfx1201 0x162 0x172"
-    both="polaris10 gfx1201 0x162"
+    chips="polaris10 navi10 navi31 gfx1201 0x162"
+    both="polaris10 gfx1201"
     ;;
 esac
 jobs=
