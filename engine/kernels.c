@@ -65,7 +65,7 @@ static kim_err add(kim_kernels *k, const char *label, const kernel_params *p)
     kernel_case *c = &k->cases[k->count++];
     *c = (kernel_case){
         .info = { .op = kernel_op_name(p->op),
-                  .type = p->type           ? p->type->name
+                  .type = p->type          ? p->type->name
                           : p->kv == KV_Q8 ? "Q8_0"
                                            : "",
                   .rows = p->type ? p->rows : 0,

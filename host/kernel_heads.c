@@ -92,8 +92,8 @@ static kim_err place_attention(kernel *k)
     keys_seen(k, 0, first);
     const double seen = last[1] - first[0] + 1;
     k->flop = 4 * pairs * s->heads * s->head;
-    k->bytes = seen * position_bytes(k) +
-               4.0 * p->columns * (s->heads * s->head + (double)qkv_width(k));
+    k->bytes =
+        seen * position_bytes(k) + 4.0 * p->columns * (s->heads * s->head + (double)qkv_width(k));
     k->cache = K;
     k->cold_bytes = p->columns <= 8 ? (uint64_t)(seen * position_bytes(k)) : 0;
     return place_heads(k);
@@ -296,8 +296,8 @@ static void check_untouched(kernel *k, uint32_t cache)
         for (uint32_t j = at + k->p.columns; j < at + k->p.cache_rows; j++)
             for (uint32_t i = 0; i < h.head * element; i++) {
                 const uint32_t d = i / element;
-                const uint64_t place = cache == K ? reference_k_at(&h, head, j, d)
-                                                  : reference_v_at(&h, head, j, d);
+                const uint64_t place =
+                    cache == K ? reference_k_at(&h, head, j, d) : reference_v_at(&h, head, j, d);
                 n += bytes[place * element + i % element] != 0xff;
                 n += h.q8 && bytes[reference_scale_at(&h, head, j, d) + i % 4] != 0xff;
             }

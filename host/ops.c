@@ -54,8 +54,8 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
     const uint64_t y_offset = part_offset(w, part);
     const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
     const uint32_t at_once = key.constants[MATMUL_COLUMNS];
-    const uint32_t columns = p->columns < MATMUL_SPAN
-                                 ? divide_up(p->columns, at_once) * at_once : MATMUL_SPAN;
+    const uint32_t columns =
+        p->columns < MATMUL_SPAN ? divide_up(p->columns, at_once) * at_once : MATMUL_SPAN;
     struct matmul_args args = {
         .x = span_handle(p->x),
         .w = span_handle(&part->w),

@@ -124,8 +124,8 @@ struct sampling_block {
     32 // of one column, then residual += rms(y) * w_post, h = rms(residual) * w_norm
 
 // ---- push constants ---------------------------------------------------------------------------
-// Columns whose x is looked at for all rows, before the next ones': so it stays in a cache of x, which
-// lies closer than that of the weights. A multiple of all counts of columns of a workgroup.
+// Columns whose x is looked at for all rows, before the next ones': so it stays in a cache that lies
+// closer than that of the weights. A multiple of all counts of columns of a workgroup.
 #define MATMUL_SPAN 64
 
 struct matmul_args {

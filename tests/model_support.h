@@ -8,8 +8,8 @@
 #include "text_support.h"
 
 // TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation] [--limit N] [--odd N]
-// [--single N] [--prompts N] [--way few|float|dot|half|int8] [--attention matrices] [--kv f16|q8_0];
-// KIM_VALIDATION in the environment is --validation.
+// [--single N] [--prompts N] [--way few|float|dot|half|int8] [--attention matrices] [--kv
+// f16|q8_0]; KIM_VALIDATION in the environment is --validation.
 typedef struct model_options {
     const char *tests_folder, *model_path, *device;
     kim_memory_mode mode;

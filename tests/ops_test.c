@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Every operation on a device against plain C, in both memory modes: after all cases by addresses, a
-// part of them by the table, which CPU drivers compile for minutes.
+// Every operation on a device against plain C, in both memory modes: after all cases by addresses,
+// a part of them by the table, which CPU drivers compile for minutes.
 //   ops_test [TESTS_FOLDER [MODEL]] [--device D] [--mode address|table|both] [--validation]
 //   [--quick] [--many] [--attention] [--matrices]
 // --many:      only the products of many columns, and the peaks
