@@ -44,6 +44,7 @@ const uint QUADS = KEY_BLOCK / 4; // of scores
 const uint PARTS = LANES / QUERIES < QUADS ? LANES / QUERIES : QUADS; // lanes that share a query's statistics
 const uint PART_QUADS = QUADS / PARTS;
 const uint SCORES = QUERIES * KEYS; // of a lane
+const bool BY_FOURS = PASS || QUERIES <= 8; // weights are read for four keys: of more queries too many registers
 const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
 const float NONE = -1e30; // below any score, and finite, so that NONE - NONE is 0
 
@@ -301,9 +302,11 @@ void add_values(uint lane, uint v_at)
             scale[p] = load_value_scales(v_at, quad * 4, min(word_of(p * 2, lane), KV_WORDS - 2));
 #endif
         vec4 weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
-        for (uint i = 0; i < QUERIES / (PASS ? BATCH : 1); i++)
+        for (uint i = 0; BY_FOURS && i < QUERIES / (PASS ? BATCH : 1); i++)
             weight[i] = scores[(PASS ? i * BATCH + pass_lane() % BATCH : i) * QUADS + quad];
         [[unroll]] for (uint k = 0; k < 4; k++) {
+            for (uint i = 0; !BY_FOURS && i < QUERIES; i++)
+                weight[i][k] = scores[i * QUADS + quad][k];
             for (uint p = 0; p < PAIRS; p++) {
                 VALUE low, high;
                 load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), low, high);
@@ -419,10 +422,10 @@ void main()
 #ifdef KV_Q8
                 if (d % KV_BLOCK == 0)
                     k_scale[s] = load_f32(a.k_cache, k_at[s] + kv_scale_at(0, d / KV_BLOCK));
-                k[s] = q8_unpack(load_u32(a.k_cache, k_at[s] + d / 4 * KEY_GROUP * 4)) * k_scale[s];
+                k[s] = q8_unpack(load_u32(a.k_cache, k_at[s], d / 4 * KEY_GROUP * 4)) * k_scale[s];
 #else
-                k[s] = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at[s] + d / 2 * KEY_GROUP * 4)),
-                            unpackHalf2x16(load_u32(a.k_cache, k_at[s] + (d / 2 + 1) * KEY_GROUP * 4)));
+                k[s] = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at[s], d / 2 * KEY_GROUP * 4)),
+                            unpackHalf2x16(load_u32(a.k_cache, k_at[s], (d / 2 + 1) * KEY_GROUP * 4)));
 #endif
             }
             for (uint j = 0; j < QUERIES / BATCH; j++) {

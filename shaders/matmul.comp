@@ -98,6 +98,18 @@ void add_chunk_of_one(weight_place p[SETS], uint c, uint x_at, inout vec2 sum[SU
     }
 }
 
+// The weights of section s from their integers.
+void scale_quads(inout vec4 q0[SETS][SECTIONS], inout vec4 q1[SETS][SECTIONS], vec2 d[SETS][SECTIONS],
+                 vec2 m[SETS][SECTIONS], uint s)
+{
+#if HAS_SCALE
+    for (uint set = 0; set < SETS; set++) {
+        q0[set][s] = q0[set][s] * d[set][s].x + m[set][s].x;
+        q1[set][s] = q1[set][s] * d[set][s].y + m[set][s].y;
+    }
+#endif
+}
+
 // Several columns: the products of section s of a step, whose x begins at `at` of a column.
 void add_quads(uint at, vec4 q0[SETS][SECTIONS], vec4 q1[SETS][SECTIONS], uint s, uint x_at[COLUMNS],
                inout vec2 sum[SUMS])
@@ -181,35 +193,27 @@ void main()
             vec4 q0[SETS][SECTIONS], q1[SETS][SECTIONS];
             for (uint set = 0; set < SETS; set++)
                 weight_quads(p[set], c, t, q0[set], q1[set]);
-#if HAS_SCALE
-            for (uint set = 0; set < SETS; set++) {
-                for (uint s = 0; s < SECTIONS; s++) {
-                    q0[set][s] = q0[set][s] * d[set][s].x + m[set][s].x;
-                    q1[set][s] = q1[set][s] * d[set][s].y + m[set][s].y;
-                }
-            }
-#endif
 #if SECTIONS == 4
             // two turns of one code: all four sections at once are more than a CPU's cache of code holds
-            const uint apart = SECTIONS / 2;
+            for (uint s = 0; PASS && s < SECTIONS; s++)
+                scale_quads(q0, q1, d, m, s);
             for (uint turn = 0; PASS && turn < 2; turn++) {
                 vec4 r0[SETS][SECTIONS], r1[SETS][SECTIONS];
                 for (uint set = 0; set < SETS; set++) {
-                    for (uint s = 0; s < apart; s++) {
-                        r0[set][s] = turn == 0 ? q0[set][s] : q0[set][s + apart];
-                        r1[set][s] = turn == 0 ? q1[set][s] : q1[set][s + apart];
+                    for (uint s = 0; s < 2; s++) {
+                        r0[set][s] = turn == 0 ? q0[set][s] : q0[set][s + 2];
+                        r1[set][s] = turn == 0 ? q1[set][s] : q1[set][s + 2];
                     }
                 }
-                for (uint s = 0; s < apart; s++)
-                    add_quads(start + ((turn * apart + s) * SECTION_STRIDE + 4 * t) * 4, r0, r1, s, x_at,
+                for (uint s = 0; s < 2; s++)
+                    add_quads(start + ((turn * 2 + s) * SECTION_STRIDE + 4 * t) * 4, r0, r1, s, x_at,
                               sum);
             }
-            for (uint s = 0; !PASS && s < SECTIONS; s++)
-                add_quads(start + (s * SECTION_STRIDE + 4 * t) * 4, q0, q1, s, x_at, sum);
-#else
-            for (uint s = 0; s < SECTIONS; s++)
-                add_quads(start + (s * SECTION_STRIDE + 4 * t) * 4, q0, q1, s, x_at, sum);
 #endif
+            for (uint s = 0; !(PASS && SECTIONS == 4) && s < SECTIONS; s++) {
+                scale_quads(q0, q1, d, m, s);
+                add_quads(start + (s * SECTION_STRIDE + 4 * t) * 4, q0, q1, s, x_at, sum);
+            }
         }
     }
 

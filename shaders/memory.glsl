@@ -34,6 +34,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Sh
 uint load_u32(uvec2 handle, uint at) { return In1(ADDRESS_OF(handle, at)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return unpackUint2x32(In2(ADDRESS_OF(handle, at)).v); }
 uvec4 load_u32x4(uvec2 handle, uint at) { return In4(ADDRESS_OF(handle, at)).v; }
+uint load_u32(uvec2 handle, uint at, uint more) { return In1(ADDRESS_OF(handle, at) + uint64_t(more)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at, uint more) { return unpackUint2x32(In2(ADDRESS_OF(handle, at) + uint64_t(more)).v); }
 uvec4 load_u32x4(uvec2 handle, uint at, uint more) { return In4(ADDRESS_OF(handle, at) + uint64_t(more)).v; }
 uint reload_u32(uvec2 handle, uint at) { return Out1(ADDRESS_OF(handle, at)).v; }
@@ -58,6 +59,7 @@ layout(set = 0, binding = 0, std430) coherent buffer Shared4 { uvec4 v[]; } shar
 uint load_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return block2[handle.x].v[(handle.y + at) >> 3]; }
 uvec4 load_u32x4(uvec2 handle, uint at) { return block4[handle.x].v[(handle.y + at) >> 4]; }
+uint load_u32(uvec2 handle, uint at, uint more) { return block1[handle.x].v[(handle.y + at + more) >> 2]; }
 uvec2 load_u32x2(uvec2 handle, uint at, uint more) { return block2[handle.x].v[(handle.y + at + more) >> 3]; }
 uvec4 load_u32x4(uvec2 handle, uint at, uint more) { return block4[handle.x].v[(handle.y + at + more) >> 4]; }
 uint reload_u32(uvec2 handle, uint at) { return block1[handle.x].v[(handle.y + at) >> 2]; }

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -223,6 +224,8 @@ def main():
         print(f"== the machine is not idle (load {load:.2f}): the figures will be too low",
               file=sys.stderr)
     comparison = Comparison(args)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # also where a shell had it ignored
+        signal.signal(stop, signal.default_int_handler)
     try:
         comparison.all()
     except KeyboardInterrupt:

@@ -77,8 +77,8 @@ matvec q4_0 64 64 2
 matvec q4_k 128 32 2
 matvec q8_0 64 32 1
 # Four query heads on one of keys and values, head 256, fp16. Ours: one subgroup and 64 keys a turn,
-# and a loop over these keys in it. llama.cpp's: four subgroups and 32 keys a turn.
-ours=$(count 64 64 "$build/spirv/attention_rope.1.opt.spv" 2=64 3=256 4=4 5=4 6=8)
+# and a loop over them by fours in it. llama.cpp's: four subgroups and 32 keys a turn.
+ours=$(count 64 16 "$build/spirv/attention_rope.1.opt.spv" 2=64 3=256 4=4 5=4 6=8)
 theirs=$(count 8 1 "$shaders/flash_attn_f32_f16.spv" 0=256 1=4 2=32 3=256 4=256 5=0 6=8 7=4 8=64 \
     9=0 10=2 11=0 12=1 13=1 14=2 15=2)
 row "attention of a token, a key of 256, four heads" "$ours" "$theirs"
