@@ -44,7 +44,6 @@ const uint QUADS = KEY_BLOCK / 4; // of scores
 const uint PARTS = LANES / QUERIES < QUADS ? LANES / QUERIES : QUADS; // lanes that share a query's statistics
 const uint PART_QUADS = QUADS / PARTS;
 const uint SCORES = QUERIES * KEYS; // of a lane
-const bool BY_FOURS = PASS || QUERIES <= 8; // weights are read for four keys: of more queries too many registers
 const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
 const float NONE = -1e30; // below any score, and finite, so that NONE - NONE is 0
 
@@ -292,35 +291,65 @@ void store_value(uint at, uint word, VALUE value)
 #endif
 }
 
+// The values of four keys, weighed; scale: of KV_Q8. With PASS the weights are held in registers, i of
+// query i * BATCH + lane.
+void add_four_passed(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
+{
+    vec4 weight[QUERIES / BATCH];
+    for (uint i = 0; i < QUERIES / BATCH; i++)
+        weight[i] = scores[(i * BATCH + pass_lane() % BATCH) * QUADS + quad];
+    [[unroll]] for (uint k = 0; k < 4; k++) {
+        for (uint p = 0; p < PAIRS; p++) {
+            VALUE low, high;
+            load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), low, high);
+#ifdef KV_Q8
+            low *= value_scale(scale[p], k);
+            high *= value_scale(scale[p], k);
+#endif
+            for (uint i = 0; i < QUERIES; i++) {
+                const float of_query = pass(weight[i / BATCH][k], i % BATCH);
+                value[i * WORDS + p * 2] += of_query * low;
+                value[i * WORDS + p * 2 + 1] += of_query * high;
+            }
+        }
+    }
+}
+
+// Without it the values are, and the weights of one query at a time.
+void add_four(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
+{
+    VALUE v[4 * WORDS];
+    [[unroll]] for (uint k = 0; k < 4; k++) {
+        for (uint p = 0; p < PAIRS; p++) {
+            const uint i = k * WORDS + p * 2;
+            load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), v[i], v[i + 1]);
+#ifdef KV_Q8
+            v[i] *= value_scale(scale[p], k);
+            v[i + 1] *= value_scale(scale[p], k);
+#endif
+        }
+    }
+    for (uint i = 0; i < QUERIES; i++) {
+        const vec4 weight = scores[i * QUADS + quad];
+        for (uint w = 0; w < WORDS; w++)
+            [[unroll]] for (uint k = 0; k < 4; k++)
+                value[i * WORDS + w] += weight[k] * v[k * WORDS + w];
+    }
+}
+
 // The values of a block, weighed.
 void add_values(uint lane, uint v_at)
 {
     for (uint quad = 0; quad < QUADS; quad++) {
-#ifdef KV_Q8
         vec4 scale[PAIRS];
+#ifdef KV_Q8
         for (uint p = 0; p < PAIRS; p++)
             scale[p] = load_value_scales(v_at, quad * 4, min(word_of(p * 2, lane), KV_WORDS - 2));
 #endif
-        vec4 weight[QUERIES]; // with PASS: i is of query i * BATCH + lane
-        for (uint i = 0; BY_FOURS && i < QUERIES / (PASS ? BATCH : 1); i++)
-            weight[i] = scores[(PASS ? i * BATCH + pass_lane() % BATCH : i) * QUADS + quad];
-        [[unroll]] for (uint k = 0; k < 4; k++) {
-            for (uint i = 0; !BY_FOURS && i < QUERIES; i++)
-                weight[i][k] = scores[i * QUADS + quad][k];
-            for (uint p = 0; p < PAIRS; p++) {
-                VALUE low, high;
-                load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), low, high);
-#ifdef KV_Q8
-                low *= value_scale(scale[p], k);
-                high *= value_scale(scale[p], k);
-#endif
-                for (uint i = 0; i < QUERIES; i++) {
-                    const float of_query = PASS ? pass(weight[i / BATCH][k], i % BATCH) : weight[i][k];
-                    value[i * WORDS + p * 2] += of_query * low;
-                    value[i * WORDS + p * 2 + 1] += of_query * high;
-                }
-            }
-        }
+        if (PASS)
+            add_four_passed(lane, v_at, quad, scale);
+        else
+            add_four(lane, v_at, quad, scale);
     }
 }
 
