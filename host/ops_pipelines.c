@@ -50,8 +50,8 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool pai
     const few_shape few = few_shapes[g->few_shape];
     const uint32_t slices = cpu || at_once > 8 ? 1 : few.slices;
     const uint32_t groups = cpu ? 1 : at_once > 8 ? 8 : few.groups;
-    // x, which is gathered there, serves several groups of rows
-    const uint32_t sets = !g->pass ? 1 : at_once > 8 ? 2 : 4;
+    // x, which is gathered there, serves several groups of rows; sums of slices are shared memory
+    const uint32_t sets = !g->pass || slices > 1 ? 1 : at_once > 8 ? 2 : 4;
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
         .variant = first + weight_index(type),

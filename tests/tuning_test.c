@@ -13,6 +13,13 @@
 #include "host/matmul_ways.h"
 #include "host/tuning.h"
 
+static void print_message(void *user, kim_log_level level, const char *text)
+{
+    (void)user;
+    if (level <= KIM_LOG_ERROR)
+        fprintf(stderr, "%s\n", text);
+}
+
 // A device that takes what a GPU takes: workgroups of more than one subgroup.
 static kim_gpu *open_as_gpu(void)
 {
@@ -20,6 +27,7 @@ static kim_gpu *open_as_gpu(void)
     MUST(kim_gpu_create(&g, &(kim_gpu_params){
                                 .cache_dir = "",
                                 .tuning = KIM_TUNING_OFF,
+                                .log = print_message,
                                 .validation = getenv("KIM_VALIDATION") != NULL,
                             }));
     CHECK(!g->tuning.count, "something was measured that should not be");
