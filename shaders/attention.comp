@@ -291,31 +291,7 @@ void store_value(uint at, uint word, VALUE value)
 #endif
 }
 
-// The values of four keys, weighed; scale: of KV_Q8. With PASS the weights are held in registers, i of
-// query i * BATCH + lane.
-void add_four_passed(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
-{
-    vec4 weight[QUERIES / BATCH];
-    for (uint i = 0; i < QUERIES / BATCH; i++)
-        weight[i] = scores[(i * BATCH + pass_lane() % BATCH) * QUADS + quad];
-    [[unroll]] for (uint k = 0; k < 4; k++) {
-        for (uint p = 0; p < PAIRS; p++) {
-            VALUE low, high;
-            load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), low, high);
-#ifdef KV_Q8
-            low *= value_scale(scale[p], k);
-            high *= value_scale(scale[p], k);
-#endif
-            for (uint i = 0; i < QUERIES; i++) {
-                const float of_query = pass(weight[i / BATCH][k], i % BATCH);
-                value[i * WORDS + p * 2] += of_query * low;
-                value[i * WORDS + p * 2 + 1] += of_query * high;
-            }
-        }
-    }
-}
-
-// Without it the values are, and the weights of one query at a time.
+// The values of four keys, weighed; scale: of KV_Q8. With PASS a lane loads the weights of some queries.
 void add_four(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
 {
     VALUE v[4 * WORDS];
@@ -329,11 +305,17 @@ void add_four(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
 #endif
         }
     }
+    vec4 mine[QUERIES / BATCH]; // i of query i * BATCH + lane
+    for (uint i = 0; i < (PASS ? QUERIES / BATCH : 0); i++)
+        mine[i] = scores[(i * BATCH + pass_lane() % BATCH) * QUADS + quad];
     for (uint i = 0; i < QUERIES; i++) {
-        const vec4 weight = scores[i * QUADS + quad];
-        for (uint w = 0; w < WORDS; w++)
+        const vec4 weight = PASS ? pass(mine[i / BATCH], i % BATCH) : scores[i * QUADS + quad];
+        for (uint w = 0; w < WORDS; w++) {
+            VALUE sum = value[i * WORDS + w];
             [[unroll]] for (uint k = 0; k < 4; k++)
-                value[i * WORDS + w] += weight[k] * v[k * WORDS + w];
+                sum += weight[k] * v[k * WORDS + w];
+            value[i * WORDS + w] = sum;
+        }
     }
 }
 
@@ -346,10 +328,7 @@ void add_values(uint lane, uint v_at)
         for (uint p = 0; p < PAIRS; p++)
             scale[p] = load_value_scales(v_at, quad * 4, min(word_of(p * 2, lane), KV_WORDS - 2));
 #endif
-        if (PASS)
-            add_four_passed(lane, v_at, quad, scale);
-        else
-            add_four(lane, v_at, quad, scale);
+        add_four(lane, v_at, quad, scale);
     }
 }
 
@@ -432,11 +411,12 @@ void main()
     }
 #endif
 
+    uint slot = block * KEY_BLOCK % a.cache_rows; // of the block's first key
     for (; block < end; block++) {
         // scores of the lane's keys: i * KEYS + s is of query i and key s * LANES + lane of the block
         uint k_at[KEYS];
         for (uint s = 0; s < KEYS; s++)
-            k_at[s] = kv_at + k_word_at((block * KEY_BLOCK + s * LANES + lane) % a.cache_rows, 0);
+            k_at[s] = kv_at + k_word_at(slot + s * LANES + lane, 0);
         float score[SCORES];
         for (uint i = 0; i < SCORES; i++)
             score[i] = 0;
@@ -502,8 +482,8 @@ void main()
         for (uint i = 0; i < QUERIES; i++)
             for (uint w = 0; w < WORDS; w++)
                 value[i * WORDS + w] *= correction[i];
-        const uint v_at = kv_at + v_word_at(block * KEY_BLOCK % a.cache_rows, 0);
-        add_values(lane, v_at);
+        add_values(lane, kv_at + v_word_at(slot, 0));
+        slot = slot + KEY_BLOCK < a.cache_rows ? slot + KEY_BLOCK : 0;
         barrier();
     }
 
