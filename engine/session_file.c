@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_VERSION 2
+#define FILE_VERSION 3
 
 typedef struct session_header {
     char magic[8];

@@ -293,6 +293,9 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     info->subgroup_size = subgroup.subgroupSize;
     info->subgroup_min = sizes.minSubgroupSize ? sizes.minSubgroupSize : subgroup.subgroupSize;
     info->subgroup_max = sizes.maxSubgroupSize ? sizes.maxSubgroupSize : subgroup.subgroupSize;
+    info->subgroup_quads = subgroup.subgroupSize >= 4 &&
+                           (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+                           (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_QUAD_BIT);
     info->buffer_device_address = f12.bufferDeviceAddress && features.features.shaderInt64;
     // whole subgroups in compute shaders, of a size that is chosen where there is a choice
     info->subgroup_size_control =

@@ -99,20 +99,6 @@ static kim_err place_attention(kernel *k)
     return place_heads(k);
 }
 
-// A byte or half of random bits, of which no element gets beyond 2.
-static void put_cached(const reference_heads *h, void *cache, uint64_t at, uint64_t scale_at,
-                       uint16_t bits)
-{
-    if (!h->q8) {
-        ((uint16_t *)cache)[at] = bits;
-        return;
-    }
-    // of four bits: a product with an integer is exact as f16 too
-    const float scale = (float)(8 + bits % 8) / 1024;
-    memcpy((uint8_t *)cache + scale_at, &scale, sizeof scale);
-    ((int8_t *)cache)[at] = (int8_t)(bits % 255 - 127);
-}
-
 // What queries see is random; of the rest K is poison and V is zero, as ops.h wants it.
 static void fill_cache(kernel *k)
 {
@@ -129,10 +115,10 @@ static void fill_cache(kernel *k)
         for (uint32_t j = at + 1 - seen; j < end; j++)
             for (uint32_t d = 0; d < h.head; d++) {
                 const uint64_t scale_at = reference_scale_at(&h, head, j, d);
-                put_cached(&h, keys, reference_k_at(&h, head, j, d), scale_at,
-                           random[next++ % RANDOM_HALVES]);
-                put_cached(&h, values, reference_v_at(&h, head, j, d), scale_at,
-                           random[next++ % RANDOM_HALVES]);
+                reference_put_cached(&h, keys, reference_k_at(&h, head, j, d), scale_at,
+                                     random[next++ % RANDOM_HALVES]);
+                reference_put_cached(&h, values, reference_v_at(&h, head, j, d), scale_at,
+                                     random[next++ % RANDOM_HALVES]);
             }
 }
 
@@ -237,20 +223,6 @@ static double turn(const kernel *k, uint32_t row, uint32_t head, double *x)
     return largest;
 }
 
-// What rounding to the cache may change of element d of a head: to f16 to nearest or towards zero,
-// 2^-10, and 2^-24 below its smallest normal; to 8 bits to the nearest of 127 steps of the largest
-// element of its block.
-static double stored_error(const kernel *k, const double *x, uint32_t d)
-{
-    const uint32_t block = d / KV_BLOCK * KV_BLOCK;
-    double largest = 0;
-    if (k->p.kv != KV_Q8)
-        return ldexp(fabs(x[d]), -10) + ldexp(1, -24);
-    for (uint32_t i = block; i < block + KV_BLOCK && i < k->p.heads.head; i++)
-        largest = fmax(largest, fabs(x[i]));
-    return largest / 254 * (1 + ldexp(1, -10));
-}
-
 // What is stored of a head of k or v. The norm, and two turns by rounded cosines: 16 * 2^-24 of the
 // pair, and in 8 bits as much again of the largest of the block.
 static void check_stored(kernel *k, uint32_t row, uint32_t head)
@@ -270,7 +242,7 @@ static void check_stored(kernel *k, uint32_t row, uint32_t head)
                                                  : reference_k_at(&h, kv_head, at, d),
                                             reference_scale_at(&h, kv_head, at, d));
         kernel_compare(k, is_v ? "v" : "k", (uint64_t)row * s->head + d, got, x[d],
-                       error + stored_error(k, x, d));
+                       error + reference_cache_tolerance(&h, x, d));
     }
 }
 
@@ -285,27 +257,18 @@ static void check_query(kernel *k, uint32_t row, uint32_t head)
                        ldexp(16, -24) * largest * Q_SCALE);
 }
 
-// Of all rows every element is written, in 8 bits seen by its scale, and of other positions
-// nothing: what is not written has all bits set, which no f16 and no scale that is right has.
+// Of all rows every element is written, and of other positions nothing.
 static void check_written(kernel *k, uint32_t cache)
 {
     const reference_heads h = shape_of(k);
-    const uint8_t *bytes = kernel_data(k, cache);
-    const uint32_t element = h.q8 ? 1 : 2, at = k->p.position;
-    uint64_t left = 0, touched = 0;
-    for (uint32_t head = 0; head < h.kv_heads; head++)
-        for (uint32_t j = at; j < at + k->p.cache_rows; j++)
-            for (uint32_t d = 0; d < h.head; d++) {
-                const uint64_t place =
-                    cache == K ? reference_k_at(&h, head, j, d) : reference_v_at(&h, head, j, d);
-                const uint8_t *scale = bytes + reference_scale_at(&h, head, j, d);
-                const bool is = memcmp(bytes + place * element, "\xff\xff", element) != 0;
-                const bool scaled = h.q8 && memcmp(scale, "\xff\xff\xff\xff", 4) != 0;
-                left += j < at + k->p.columns && !(h.q8 ? scaled : is);
-                touched += j >= at + k->p.columns && (is || scaled);
-            }
-    kernel_compare(k, "elements not written", 0, (double)left, 0, 0);
-    kernel_compare(k, "elements of other positions written", 0, (double)touched, 0, 0);
+    const uint32_t at = k->p.position, end = at + k->p.columns;
+    const void *bytes = kernel_data(k, cache);
+    const uint64_t all = (uint64_t)k->p.columns * h.kv_heads * h.head,
+                   rows = reference_written(&h, bytes, cache == V, (uint32_t[]){ at, end }),
+                   others = reference_written(&h, bytes, cache == V,
+                                              (uint32_t[]){ end, at + k->p.cache_rows });
+    kernel_compare(k, "elements written", 0, (double)rows, (double)all, 0);
+    kernel_compare(k, "elements of other positions written", 0, (double)others, 0, 0);
 }
 
 static kim_err check_rope(kernel *k)

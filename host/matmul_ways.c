@@ -39,6 +39,7 @@ void matmul_ways_find(kim_gpu *g)
         g->matmul_ways |= 1u << MATMUL_INT8;
     g->has_attention_tiles = has(g, MATMUL_HALF) && attention_fits(&d->matrix_half);
     g->attention_tiles = g->has_attention_tiles && d->type != KIM_DEVICE_CPU;
+    g->has_attention_quads = d->subgroup_quads;
     g->matmul_way = d->type == KIM_DEVICE_CPU ? MATMUL_FEW
                     : has(g, MATMUL_HALF)     ? MATMUL_HALF
                                               : MATMUL_FLOAT;

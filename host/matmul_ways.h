@@ -10,7 +10,7 @@
 #include "gpu.h"
 #include "weight_types.h"
 
-// Fills in g->matmul_ways and g->has_attention_tiles, and the defaults of what is taken; before the
+// Fills in g->matmul_ways, g->has_attention_tiles and _quads, and the defaults of what is taken; before the
 // device is made.
 void matmul_ways_find(kim_gpu *g);
 

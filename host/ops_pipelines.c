@@ -180,9 +180,11 @@ uint32_t attention_splits(const kim_gpu *g, const head_shape *s, uint32_t keys, 
 pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *s,
                                 const uint32_t rows_keys[2], bool rope)
 {
-    static const enum kim_variant variants[KV_TYPES][2] = {
-        [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE },
-        [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8 },
+    static const enum kim_variant variants[KV_TYPES][3] = {
+        [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE,
+                     KIM_VARIANT_ATTENTION_ROPE_QUADS },
+        [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8,
+                    KIM_VARIANT_ATTENTION_ROPE_Q8_QUADS },
     };
     const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(g, s);
     const uint32_t lane_keys = g->pass ? 2 : 1; // q, which is gathered there, serves two keys
@@ -190,7 +192,7 @@ pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape
     while (queries < most_queries(g) && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
-        .variant = variants[type][rope],
+        .variant = variants[type][rope && g->attention_quads ? 2 : rope],
         .constants = { KEY_BLOCK / lane_keys, s->head, queries, group,
                        attention_splits(g, s, keys, rows), lane_keys },
     };

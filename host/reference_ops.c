@@ -115,8 +115,9 @@ static uint64_t group_at(const reference_heads *h, uint32_t kv_head, uint32_t po
 uint64_t reference_k_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d)
 {
     const uint32_t of_word = h->q8 ? 4 : 2; // elements
-    const uint64_t word = d / of_word * KEY_GROUP + position % h->cache_rows % KEY_GROUP;
-    return group_at(h, kv_head, position) / (4 / of_word) + word * of_word + d % of_word;
+    const uint32_t slot = position % h->cache_rows % KEY_GROUP, word = d / of_word;
+    const uint64_t place = (word / 2 * KEY_GROUP + slot) * 2ull + word % 2;
+    return group_at(h, kv_head, position) / (4 / of_word) + place * of_word + d % of_word;
 }
 
 uint64_t reference_v_at(const reference_heads *h, uint32_t kv_head, uint32_t position, uint32_t d)
@@ -139,6 +140,50 @@ double reference_cached(const reference_heads *h, const void *cache, uint64_t at
         return (double)reference_half(((const uint16_t *)cache)[at]);
     memcpy(&scale, (const uint8_t *)cache + scale_at, sizeof scale);
     return (double)scale * ((const int8_t *)cache)[at];
+}
+
+void reference_put_cached(const reference_heads *h, void *cache, uint64_t at, uint64_t scale_at,
+                          uint16_t bits)
+{
+    if (!h->q8) {
+        ((uint16_t *)cache)[at] = bits;
+        return;
+    }
+    // of four bits: a product with an integer is exact as f16 too
+    const float scale = (float)(8 + bits % 8) / 1024;
+    memcpy((uint8_t *)cache + scale_at, &scale, sizeof scale);
+    ((int8_t *)cache)[at] = (int8_t)(bits % 255 - 127);
+}
+
+// To f16 to nearest or towards zero, 2^-10, and 2^-24 below its smallest normal; to 8 bits to the
+// nearest of 127 steps of the largest element of the block.
+double reference_cache_tolerance(const reference_heads *h, const double *x, uint32_t d)
+{
+    const uint32_t block = d / KV_BLOCK * KV_BLOCK;
+    double largest = 0;
+    if (!h->q8)
+        return ldexp(fabs(x[d]), -10) + ldexp(1, -24);
+    for (uint32_t i = block; i < block + KV_BLOCK && i < h->head; i++)
+        largest = fmax(largest, fabs(x[i]));
+    return largest / 254 * (1 + ldexp(1, -10));
+}
+
+uint64_t reference_written(const reference_heads *h, const void *cache, bool is_v,
+                           const uint32_t positions[2])
+{
+    const uint8_t *bytes = cache;
+    const uint32_t element = h->q8 ? 1 : 2;
+    uint64_t written = 0;
+    for (uint32_t head = 0; head < h->kv_heads; head++)
+        for (uint32_t j = positions[0]; j < positions[1]; j++)
+            for (uint32_t d = 0; d < h->head; d++) {
+                const uint64_t at =
+                    is_v ? reference_v_at(h, head, j, d) : reference_k_at(h, head, j, d);
+                const uint8_t *scale = bytes + reference_scale_at(h, head, j, d);
+                written += memcmp(bytes + at * element, "\xff\xff", element) != 0 ||
+                           (h->q8 && memcmp(scale, "\xff\xff\xff\xff", 4) != 0);
+            }
+    return written;
 }
 
 kim_err reference_attention(const reference_heads *h, const float *q, const void *k, const void *v,

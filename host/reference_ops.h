@@ -49,6 +49,18 @@ uint64_t reference_scale_at(const reference_heads *h, uint32_t kv_head, uint32_t
 double reference_cached(const reference_heads *h, const void *cache, uint64_t at,
                         uint64_t scale_at);
 
+// A byte or half of random bits, for tests: no element gets beyond 2 where `bits` as a half does not.
+void reference_put_cached(const reference_heads *h, void *cache, uint64_t at, uint64_t scale_at,
+                          uint16_t bits);
+
+// What rounding to the cache may change of element d of a head x.
+double reference_cache_tolerance(const reference_heads *h, const double *x, uint32_t d);
+
+// How many elements of these positions, the first and the one after the last, are not as they were
+// when all bits of the cache were set. is_v: it is that of V
+uint64_t reference_written(const reference_heads *h, const void *cache, bool is_v,
+                           const uint32_t positions[2]);
+
 // One query head.
 //
 // q:     [head]   k, v: the caches

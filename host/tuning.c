@@ -81,6 +81,18 @@ static void take_few(kim_gpu *g, uint32_t i)
     g->few_shape = i;
 }
 
+static const char *decode_candidate(const kim_gpu *g, uint32_t i)
+{
+    if (!i)
+        return "each lane";
+    return g->has_attention_quads && g->info.type != KIM_DEVICE_CPU ? "quads" : NULL;
+}
+
+static void take_decode(kim_gpu *g, uint32_t i)
+{
+    g->attention_quads = i == 1;
+}
+
 // Types whose readers differ: no scales, scales, scales and minima. kernel_params want pointers
 // that are no constants, so that `images`, which products do not have, says which one.
 static const uint32_t type_of[] = { 1, 8, 12 };
@@ -108,6 +120,20 @@ static const kernel_params few_times[] = {
     PRODUCT(Q8_0, 4096, 2560, 1, .spread = 1),
 };
 
+// The 4b's and the 270m's heads; a wrapped ring of the first, and all keys of the second, in splits.
+static const kernel_params decode_checks[] = {
+    { .op = KERNEL_ATTENTION_ROPE, .heads = { 8, 4, 256 }, .columns = 1, .cache_rows = 1088,
+      .window = 1024, .position = 1500 },
+    { .op = KERNEL_ATTENTION_ROPE, .heads = { 4, 1, 256 }, .columns = 1, .cache_rows = 1088,
+      .window = UINT32_MAX, .position = 1000, .kv = KV_Q8 },
+};
+static const kernel_params decode_times[] = {
+    { .op = KERNEL_ATTENTION_ROPE, .heads = { 8, 4, 256 }, .columns = 1, .cache_rows = 4096,
+      .window = UINT32_MAX, .position = 4000 },
+    { .op = KERNEL_ATTENTION_ROPE, .heads = { 4, 1, 256 }, .columns = 1, .cache_rows = 4096,
+      .window = UINT32_MAX, .position = 4000 },
+};
+
 static const kernel_params probe_product = PRODUCT(Q4_K, 1024, 1024, 64, .spread = 1);
 
 static const choice choices[] = {
@@ -117,6 +143,8 @@ static const choice choices[] = {
       sizeof many_checks / sizeof *many_checks, sizeof many_times / sizeof *many_times },
     { "few columns", FEW_SHAPES, few_candidate, take_few, NULL, few_checks, few_times,
       sizeof few_checks / sizeof *few_checks, sizeof few_times / sizeof *few_times },
+    { "decode attention", 2, decode_candidate, take_decode, NULL, decode_checks, decode_times,
+      sizeof decode_checks / sizeof *decode_checks, sizeof decode_times / sizeof *decode_times },
 };
 #define CHOICES (sizeof choices / sizeof *choices)
 

@@ -13,7 +13,7 @@
 // ROPE: for a step of one row, what rope.comp does as well: q is normed, rotated and scaled in
 // shared memory; of the newest key, K and V go to the cache and are never read from there: the split
 // that has it starts from its score and its value.
-// macros: ROPE, KV_Q8 (kv.glsl)
+// macros: ROPE, KV_Q8 (kv.glsl), BY_QUADS (pass.glsl)
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "kim_shared.h"
@@ -32,9 +32,11 @@ layout(push_constant, std430) uniform Push { attention_args a; };
 #include "kv.glsl"
 
 #ifdef KV_Q8
-#define VALUE vec4   // what a word of V holds
+#define VALUE vec4 // what a word of V holds
+#define PAIR_QUADS 2 // of dimensions, in a pair of words
 #else
 #define VALUE vec2
+#define PAIR_QUADS 1
 #endif
 const uint TOKENS = QUERIES / GROUP;
 const uint LANES = KEY_BLOCK / KEYS;
@@ -45,6 +47,17 @@ const uint PARTS = LANES / QUERIES < QUADS ? LANES / QUERIES : QUADS; // lanes t
 const uint PART_QUADS = QUADS / PARTS;
 const uint SCORES = QUERIES * KEYS; // of a lane
 const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
+#ifdef BY_QUADS
+#define PASS_WEIGHTS false
+#define UNROLL [[unroll]]
+#else
+#define PASS_WEIGHTS PASS
+#if defined(KV_Q8) && !defined(ROPE)
+#define UNROLL [[dont_unroll]] // of 16 queries, Mesa would, and spill on navi31
+#else
+#define UNROLL
+#endif
+#endif
 const float NONE = -1e30; // below any score, and finite, so that NONE - NONE is 0
 
 shared vec4 scores[QUERIES * QUADS]; // of four keys each, of this block; then exp(score - best)
@@ -247,12 +260,10 @@ void update_best(uint lane)
     barrier();
 }
 
-// Words `word` and the next one of V of key j of a block that begins at v_at; with KV_Q8 their
-// integers.
-void load_values(uint v_at, uint j, uint word, out VALUE low, out VALUE high)
+// A pair of words of V of key j of a block, at `at` of its first key; with KV_Q8 their integers.
+void load_values(uint at, uint j, out VALUE low, out VALUE high)
 {
-    const uint at = v_at + j / KEY_GROUP * KV_GROUP_WORDS * 4;
-    const uvec2 two = load_u32x2(a.v_cache, at + (j % KEY_GROUP * KV_WORDS + word) * 4);
+    const uvec2 two = load_u32x2(a.v_cache, at, v_word_at(j, 0));
 #ifdef KV_Q8
     low = q8_unpack(two.x);
     high = q8_unpack(two.y);
@@ -277,7 +288,11 @@ vec4 load_value_scales(uint v_at, uint j, uint word)
 // of key k
 float value_scale(vec4 scales, uint k)
 {
+#ifdef BY_QUADS
+    return pass(scales.x, k);
+#else
     return PASS ? mix(pass(scales.x, k), pass(scales.x, k + 4), pass_lane() >= 4) : scales[k];
+#endif
 }
 #endif
 
@@ -292,13 +307,13 @@ void store_value(uint at, uint word, VALUE value)
 }
 
 // The values of four keys, weighed; scale: of KV_Q8. With PASS a lane loads the weights of some queries.
-void add_four(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
+void add_four(uint v_at[PAIRS], uint quad, vec4 scale[PAIRS])
 {
     VALUE v[4 * WORDS];
     [[unroll]] for (uint k = 0; k < 4; k++) {
         for (uint p = 0; p < PAIRS; p++) {
             const uint i = k * WORDS + p * 2;
-            load_values(v_at, quad * 4 + k, min(word_of(p * 2, lane), KV_WORDS - 2), v[i], v[i + 1]);
+            load_values(v_at[p], quad * 4 + k, v[i], v[i + 1]);
 #ifdef KV_Q8
             v[i] *= value_scale(scale[p], k);
             v[i + 1] *= value_scale(scale[p], k);
@@ -306,10 +321,10 @@ void add_four(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
         }
     }
     vec4 mine[QUERIES / BATCH]; // i of query i * BATCH + lane
-    for (uint i = 0; i < (PASS ? QUERIES / BATCH : 0); i++)
+    for (uint i = 0; i < (PASS_WEIGHTS ? QUERIES / BATCH : 0); i++)
         mine[i] = scores[(i * BATCH + pass_lane() % BATCH) * QUADS + quad];
     for (uint i = 0; i < QUERIES; i++) {
-        const vec4 weight = PASS ? pass(mine[i / BATCH], i % BATCH) : scores[i * QUADS + quad];
+        const vec4 weight = PASS_WEIGHTS ? pass(mine[i / BATCH], i % BATCH) : scores[i * QUADS + quad];
         for (uint w = 0; w < WORDS; w++) {
             VALUE sum = value[i * WORDS + w];
             [[unroll]] for (uint k = 0; k < 4; k++)
@@ -322,13 +337,16 @@ void add_four(uint lane, uint v_at, uint quad, vec4 scale[PAIRS])
 // The values of a block, weighed.
 void add_values(uint lane, uint v_at)
 {
+    uint pair_at[PAIRS];
+    for (uint p = 0; p < PAIRS; p++)
+        pair_at[p] = v_at + min(word_of(p * 2, lane), KV_WORDS - 2) * 4;
     for (uint quad = 0; quad < QUADS; quad++) {
         vec4 scale[PAIRS];
 #ifdef KV_Q8
         for (uint p = 0; p < PAIRS; p++)
             scale[p] = load_value_scales(v_at, quad * 4, min(word_of(p * 2, lane), KV_WORDS - 2));
 #endif
-        add_four(lane, v_at, quad, scale);
+        add_four(pair_at, quad, scale);
     }
 }
 
@@ -421,34 +439,44 @@ void main()
         for (uint i = 0; i < SCORES; i++)
             score[i] = 0;
 #ifdef KV_Q8
+        uint scale_at[KEYS];
         float k_scale[KEYS];
-        for (uint s = 0; s < KEYS; s++)
+        for (uint s = 0; s < KEYS; s++) {
+            scale_at[s] = kv_at + kv_scale_at(slot + s * LANES + lane, 0);
             k_scale[s] = 0;
+        }
 #endif
-        for (uint d = 0; d < HEAD; d += 4) {
-            vec4 k[KEYS];
+        UNROLL for (uint pair = 0; pair < KV_WORDS / 2; pair++) {
+            uvec2 words[KEYS];
             for (uint s = 0; s < KEYS; s++) {
+                words[s] = load_u32x2(a.k_cache, k_at[s], k_word_at(0, pair * 2));
 #ifdef KV_Q8
-                if (d % KV_BLOCK == 0)
-                    k_scale[s] = load_f32(a.k_cache, k_at[s] + kv_scale_at(0, d / KV_BLOCK));
-                k[s] = q8_unpack(load_u32(a.k_cache, k_at[s], d / 4 * KEY_GROUP * 4)) * k_scale[s];
-#else
-                k[s] = vec4(unpackHalf2x16(load_u32(a.k_cache, k_at[s], d / 2 * KEY_GROUP * 4)),
-                            unpackHalf2x16(load_u32(a.k_cache, k_at[s], (d / 2 + 1) * KEY_GROUP * 4)));
+                if (pair % (KV_BLOCK / 8) == 0)
+                    k_scale[s] = load_f32(a.k_cache, scale_at[s] + pair / (KV_BLOCK / 8) * (KEY_GROUP * 4));
 #endif
             }
-            for (uint j = 0; j < QUERIES / BATCH; j++) {
-                vec4 q[BATCH];
-                for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
-#ifdef ROPE
-                    q[i] = load_q(j * BATCH + (PASS ? pass_lane() % BATCH : i), d);
+            [[unroll]] for (uint half_pair = 0; half_pair < PAIR_QUADS; half_pair++) {
+                const uint d = (pair * PAIR_QUADS + half_pair) * 4;
+                vec4 k[KEYS];
+                for (uint s = 0; s < KEYS; s++)
+#ifdef KV_Q8
+                    k[s] = q8_unpack(words[s][half_pair]) * k_scale[s];
 #else
-                    q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
+                    k[s] = vec4(unpackHalf2x16(words[s].x), unpackHalf2x16(words[s].y));
 #endif
-                for (uint i = 0; i < BATCH; i++) {
-                    const vec4 of_query = PASS ? pass(q[0], i) : q[i];
-                    for (uint s = 0; s < KEYS; s++)
-                        score[(j * BATCH + i) * KEYS + s] += dot(of_query, k[s]);
+                for (uint j = 0; j < QUERIES / BATCH; j++) {
+                    vec4 q[BATCH];
+                    for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
+#ifdef ROPE
+                        q[i] = load_q(j * BATCH + (PASS ? pass_lane() % BATCH : i), d);
+#else
+                        q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
+#endif
+                    for (uint i = 0; i < BATCH; i++) {
+                        const vec4 of_query = PASS ? pass(q[0], i) : q[i];
+                        for (uint s = 0; s < KEYS; s++)
+                            score[(j * BATCH + i) * KEYS + s] += dot(of_query, k[s]);
+                    }
                 }
             }
         }

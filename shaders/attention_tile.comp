@@ -127,8 +127,7 @@ uvec2 load_k(uint head, uint key, uint quad)
     return half_quad(q8_unpack(load_u32(a.k_cache, at + k_word_at(slot, quad))) *
                      load_f32(a.k_cache, at + kv_scale_at(slot, quad / (KV_BLOCK / 4))));
 #else
-    return uvec2(load_u32(a.k_cache, at + k_word_at(slot, quad * 2)),
-                 load_u32(a.k_cache, at + k_word_at(slot, quad * 2 + 1)));
+    return load_u32x2(a.k_cache, at + k_word_at(slot, quad * 2));
 #endif
 }
 

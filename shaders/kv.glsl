@@ -2,8 +2,8 @@
 // K and V as the cache has them, in words of f16 pairs, or with KV_Q8 of four signed bytes.
 //
 // A kv head is groups of KEY_GROUP positions. K is for lanes that take one key each: the positions
-// of a group side by side for every word. V is for lanes that take dimensions: a position after the
-// other. With KV_Q8, KV_BLOCK dimensions of a position share a scale (f32), the largest magnitude
+// of a group side by side for every pair of words. V is for lanes that take dimensions: a position
+// after the other. With KV_Q8, KV_BLOCK dimensions of a position share a scale (f32), the largest magnitude
 // divided by 127; the scales follow in the group, of K and V alike side by side for every block.
 //
 // Defined before: HEAD, the specialisation constant.
@@ -26,7 +26,8 @@ uint kv_head_at(uint kv_head, uint cache_rows)
 // Bytes from there.
 uint k_word_at(uint slot, uint word)
 {
-    return (slot / KEY_GROUP * KV_GROUP_WORDS + slot % KEY_GROUP + word * KEY_GROUP) * 4;
+    return (slot / KEY_GROUP * KV_GROUP_WORDS + slot % KEY_GROUP * 2 + word / 2 * (KEY_GROUP * 2) +
+            word % 2) * 4;
 }
 
 uint v_word_at(uint slot, uint word)
@@ -37,7 +38,7 @@ uint v_word_at(uint slot, uint word)
 #ifdef KV_Q8
 uint kv_scale_at(uint slot, uint block)
 {
-    return k_word_at(slot, KV_WORDS + block);
+    return (slot / KEY_GROUP * KV_GROUP_WORDS + slot % KEY_GROUP + (KV_WORDS + block) * KEY_GROUP) * 4;
 }
 
 // What to multiply with to get the integers; a block that is all below 1e-30 counts as zeros.

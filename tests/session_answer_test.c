@@ -2,7 +2,8 @@
 // Answers drawn on the device are those of kim_sample and kim_session_append by turns, and leave
 // the session as those would, however they end.
 //
-//   session_answer_test TESTS_FOLDER [--device D] [--mode address|table] [--validation]
+//   session_answer_test TESTS_FOLDER [--device D] [--mode address|table] [--validation] [--limit N]
+// --limit: tokens of an answer, 24 to 64
 #include "model_support.h"
 
 #include <math.h>
@@ -13,6 +14,7 @@
 enum { BATCH = 32, CONTEXT = 400, START = 90, MOST = 64 }; // rings of 64 positions wrap
 
 static const int32_t none[1]; // no stops
+static uint32_t most;         // tokens of an answer, at most MOST
 
 typedef struct answer {
     int32_t ids[CONTEXT];
@@ -119,19 +121,19 @@ static void test_same(const small_model *m)
         answer host, device = { .count = 0 };
         kim_session *s = begin(m, CONTEXT), *by_turns = begin(m, CONTEXT);
         kim_sampler *a = sampler_of(cases[i].params), *b = sampler_of(cases[i].params);
-        answer_on_host(by_turns, a, &host, 2 * MOST);
+        answer_on_host(by_turns, a, &host, 2 * most);
         // in two parts: the sampler goes on where it was
-        const kim_answer_params params = { .most = MOST, .stops = none };
+        const kim_answer_params params = { .most = most, .stops = none };
         kim_answer_end end = answer_of(s, b, &device, params);
         CHECK(end == KIM_ANSWER_LENGTH, "%s: the answer ended by %d", cases[i].name, end);
-        check_equal(&device, &host, MOST, cases[i].name);
+        check_equal(&device, &host, most, cases[i].name);
         CHECK(kim_session_logits(s), "%s: there are no logits", cases[i].name);
         answer rest = { .count = 0 };
         (void)answer_of(s, b, &rest, params);
-        memcpy(&device.ids[MOST], rest.ids, MOST * sizeof *rest.ids);
-        memcpy(&device.logprobs[MOST], rest.logprobs, MOST * sizeof *rest.logprobs);
-        device.count = 2 * MOST;
-        check_equal(&device, &host, 2 * MOST, cases[i].name);
+        memcpy(&device.ids[most], rest.ids, most * sizeof *rest.ids);
+        memcpy(&device.logprobs[most], rest.logprobs, most * sizeof *rest.logprobs);
+        device.count = 2 * most;
+        check_equal(&device, &host, 2 * most, cases[i].name);
         check_left(m, s, &device, cases[i].name);
         kim_sampler_destroy(&a);
         kim_sampler_destroy(&b);
@@ -161,7 +163,7 @@ static void test_ends(const small_model *m)
     printf("ends\n");
     kim_session *s = begin(m, CONTEXT);
     kim_sampler *sampler = sampler_of(sampling);
-    (void)answer_of(s, sampler, &whole, (kim_answer_params){ .most = MOST, .stops = none });
+    (void)answer_of(s, sampler, &whole, (kim_answer_params){ .most = most, .stops = none });
     kim_sampler_destroy(&sampler);
     kim_session_destroy(&s);
 
@@ -171,7 +173,7 @@ static void test_ends(const small_model *m)
         s = begin(m, CONTEXT);
         sampler = sampler_of(sampling);
         const kim_answer_end end = answer_of(
-            s, sampler, &got, (kim_answer_params){ .most = MOST, .stops = ids, .n_stops = 2 });
+            s, sampler, &got, (kim_answer_params){ .most = most, .stops = ids, .n_stops = 2 });
         CHECK(end == KIM_ANSWER_STOP, "the answer ended by %d, not by the stop token", end);
         check_equal(&got, &whole, stops[i], "up to a stop token");
         check_left(m, s, &got, "up to a stop token");
@@ -232,9 +234,11 @@ static void test_around(const small_model *m)
 
 int main(int argc, char **argv)
 {
-    model_options o = { 0 };
+    model_options o = { .limit = MOST };
     small_model m;
     model_options_read(&o, argc, argv);
+    CHECK(o.limit >= 24 && o.limit <= MOST, "an answer cannot be of %u tokens here", o.limit);
+    most = o.limit;
     kim_gpu *gpu = model_gpu(&o);
     small_model_open(&m, o.tests_folder, "4b", gpu);
     test_same(&m);

@@ -2,6 +2,8 @@
 // Small models of the shapes that the 270M does not have, against the reference implementation.
 //
 //   small_models_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation]
+//                     [--limit N]
+// --limit: ways of reading, each a size of batches and a type of K and V
 #include "model_support.h"
 
 #include <math.h>
@@ -129,7 +131,7 @@ static void test_model(const model_options *o, kim_gpu *gpu, const char *name)
            s.expected.layers, s.expected.hidden, s.expected.kv_heads, s.expected.heads,
            s.expected.head_size, s.expected.window, s.count);
     check_info(&s);
-    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+    for (uint32_t i = 0; i < o->limit && i < sizeof runs / sizeof runs[0]; i++) {
         errors e = { 0 };
         char what[96];
         run_batches(&s, runs[i].batch, runs[i].kv, &e);
@@ -146,7 +148,7 @@ static void test_model(const model_options *o, kim_gpu *gpu, const char *name)
 int main(int argc, char **argv)
 {
     static const char *const names[] = { "4b", "27b", "head128", "pattern", "mqa256", "global" };
-    model_options o = { 0 };
+    model_options o = { .limit = UINT32_MAX };
     model_options_read(&o, argc, argv);
     kim_gpu *gpu = model_gpu(&o);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

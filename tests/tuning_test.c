@@ -72,8 +72,8 @@ static void test_candidates(void)
     static const struct {
         const char *choice;
         uint32_t least;
-    } all[] = { { "tile", 3 }, { "few columns", 5 } }; // test_file has the others
-    for (uint32_t i = 0; i < 2; i++) {
+    } all[] = { { "tile", 3 }, { "few columns", 5 }, { "decode attention", 1 } };
+    for (uint32_t i = 0; i < 3; i++) { // test_file has the others
         kim_gpu *g = open_as_gpu();
         double seconds;
         MUST(tuning_measure(g, all[i].choice, &seconds));
