@@ -43,7 +43,7 @@ typedef struct kim_device_info {
     uint64_t memory_free;  // bytes of it not in use, as the driver says; 0: it does not say
     uint64_t buffer_range; // bytes one buffer descriptor reaches
     uint32_t subgroup_size, subgroup_min, subgroup_max;
-    bool subgroup_quads; // of compute shaders
+    bool subgroup_quads;    // of compute shaders
     uint32_t compute_units; // AMD's, or multiprocessors; 0: the driver does not say
     bool usable;            // has the baseline
     char problem[256];      // usable: ""; else one sentence: what it lacks

@@ -49,7 +49,8 @@ uint64_t reference_scale_at(const reference_heads *h, uint32_t kv_head, uint32_t
 double reference_cached(const reference_heads *h, const void *cache, uint64_t at,
                         uint64_t scale_at);
 
-// A byte or half of random bits, for tests: no element gets beyond 2 where `bits` as a half does not.
+// A byte or half of random bits, for tests: no element gets beyond 2 where `bits` as a half does
+// not.
 void reference_put_cached(const reference_heads *h, void *cache, uint64_t at, uint64_t scale_at,
                           uint16_t bits);
 

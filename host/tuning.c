@@ -120,18 +120,36 @@ static const kernel_params few_times[] = {
     PRODUCT(Q8_0, 4096, 2560, 1, .spread = 1),
 };
 
-// The 4b's and the 270m's heads; a wrapped ring of the first, and all keys of the second, in splits.
+// The 4b's and the 270m's heads; a wrapped ring of the first, and all keys of the second, in
+// splits.
 static const kernel_params decode_checks[] = {
-    { .op = KERNEL_ATTENTION_ROPE, .heads = { 8, 4, 256 }, .columns = 1, .cache_rows = 1088,
-      .window = 1024, .position = 1500 },
-    { .op = KERNEL_ATTENTION_ROPE, .heads = { 4, 1, 256 }, .columns = 1, .cache_rows = 1088,
-      .window = UINT32_MAX, .position = 1000, .kv = KV_Q8 },
+    { .op = KERNEL_ATTENTION_ROPE,
+      .heads = { 8, 4, 256 },
+      .columns = 1,
+      .cache_rows = 1088,
+      .window = 1024,
+      .position = 1500 },
+    { .op = KERNEL_ATTENTION_ROPE,
+      .heads = { 4, 1, 256 },
+      .columns = 1,
+      .cache_rows = 1088,
+      .window = UINT32_MAX,
+      .position = 1000,
+      .kv = KV_Q8 },
 };
 static const kernel_params decode_times[] = {
-    { .op = KERNEL_ATTENTION_ROPE, .heads = { 8, 4, 256 }, .columns = 1, .cache_rows = 4096,
-      .window = UINT32_MAX, .position = 4000 },
-    { .op = KERNEL_ATTENTION_ROPE, .heads = { 4, 1, 256 }, .columns = 1, .cache_rows = 4096,
-      .window = UINT32_MAX, .position = 4000 },
+    { .op = KERNEL_ATTENTION_ROPE,
+      .heads = { 8, 4, 256 },
+      .columns = 1,
+      .cache_rows = 4096,
+      .window = UINT32_MAX,
+      .position = 4000 },
+    { .op = KERNEL_ATTENTION_ROPE,
+      .heads = { 4, 1, 256 },
+      .columns = 1,
+      .cache_rows = 4096,
+      .window = UINT32_MAX,
+      .position = 4000 },
 };
 
 static const kernel_params probe_product = PRODUCT(Q4_K, 1024, 1024, 64, .spread = 1);

@@ -2,9 +2,10 @@
 // Sessions: cut, fork, save and load give what a fresh run gives; errors leave them as they were;
 // the memory plan is exact.
 //
-//   session_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation] [--limit N]
-// --limit: for slow drivers: saved files are read into N shapes, and what only the host does, damaged
-// files, errors and threads, is left out
+//   session_test TESTS_FOLDER [MODEL] [--device D] [--mode address|table] [--validation] [--limit
+//   N]
+// --limit: for slow drivers: saved files are read into N shapes, and what only the host does,
+// damaged files, errors and threads, is left out
 #include "model_support.h"
 
 #include <math.h>
