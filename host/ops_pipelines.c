@@ -151,10 +151,11 @@ static uint32_t units_of(const kim_gpu *g)
     return g->info.compute_units ? g->info.compute_units : usual;
 }
 
-// Queries of one workgroup of attention.
+// Queries of one workgroup of attention: what is loaded for them all serves more of them; with
+// lanes that load for each other through the table, LLVM takes too long over sixteen.
 static uint32_t most_queries(const kim_gpu *g)
 {
-    return g->pass ? 8 : 16;
+    return g->pass && !g->address ? 8 : 16;
 }
 
 // Heads that one workgroup takes: as many as share a kv head, as far as they fit.

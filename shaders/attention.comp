@@ -323,9 +323,9 @@ void add_four(uint v_at[PAIRS], uint quad, vec4 scale[PAIRS])
     vec4 mine[QUERIES / BATCH]; // i of query i * BATCH + lane
     for (uint i = 0; i < (PASS_WEIGHTS ? QUERIES / BATCH : 0); i++)
         mine[i] = scores[(i * BATCH + pass_lane() % BATCH) * QUADS + quad];
-    for (uint i = 0; i < QUERIES; i++) {
+    [[unroll]] for (uint i = 0; i < QUERIES; i++) {
         const vec4 weight = PASS_WEIGHTS ? pass(mine[i / BATCH], i % BATCH) : scores[i * QUADS + quad];
-        for (uint w = 0; w < WORDS; w++) {
+        [[unroll]] for (uint w = 0; w < WORDS; w++) {
             VALUE sum = value[i * WORDS + w];
             [[unroll]] for (uint k = 0; k < 4; k++)
                 sum += weight[k] * v[k * WORDS + w];
@@ -352,7 +352,7 @@ void add_values(uint lane, uint v_at)
 
 void store_values(uint lane, uint first_row, uint last_row, uint first_head)
 {
-    for (uint i = 0; i < QUERIES; i++) {
+    [[unroll]] for (uint i = 0; i < QUERIES; i++) {
         const uint row = first_row + i / GROUP;
         if (i / GROUP >= TOKENS || row > last_row)
             break;
@@ -464,7 +464,7 @@ void main()
 #else
                     k[s] = vec4(unpackHalf2x16(words[s].x), unpackHalf2x16(words[s].y));
 #endif
-                for (uint j = 0; j < QUERIES / BATCH; j++) {
+                [[unroll]] for (uint j = 0; j < QUERIES / BATCH; j++) {
                     vec4 q[BATCH];
                     for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
 #ifdef ROPE
@@ -472,7 +472,7 @@ void main()
 #else
                         q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
 #endif
-                    for (uint i = 0; i < BATCH; i++) {
+                    [[unroll]] for (uint i = 0; i < BATCH; i++) {
                         const vec4 of_query = PASS ? pass(q[0], i) : q[i];
                         for (uint s = 0; s < KEYS; s++)
                             score[(j * BATCH + i) * KEYS + s] += dot(of_query, k[s]);
@@ -480,7 +480,7 @@ void main()
                 }
             }
         }
-        for (uint i = 0; i < SCORES; i++) {
+        [[unroll]] for (uint i = 0; i < SCORES; i++) {
             const uint in_block = i % KEYS * LANES + lane, key = block * KEY_BLOCK + in_block;
 #ifdef ROPE
             if (key < first_key[i / KEYS] || key >= position)
@@ -493,7 +493,7 @@ void main()
         barrier();
 
         update_best(lane);
-        for (uint i = 0; i < SCORES; i++) { // a masked key adds nothing even where all are masked
+        [[unroll]] for (uint i = 0; i < SCORES; i++) { // a masked key adds nothing even where all are masked
             const uint in_block = i % KEYS * LANES + lane;
             scores[i / KEYS * QUADS + in_block / 4][in_block % 4] =
                 score[i] == NONE ? 0.0 : exp(score[i] - best[i / KEYS]);
@@ -507,8 +507,8 @@ void main()
         }
 
         // values
-        for (uint i = 0; i < QUERIES; i++)
-            for (uint w = 0; w < WORDS; w++)
+        [[unroll]] for (uint i = 0; i < QUERIES; i++)
+            [[unroll]] for (uint w = 0; w < WORDS; w++)
                 value[i * WORDS + w] *= correction[i];
         add_values(lane, kv_at + v_word_at(slot, 0));
         slot = slot + KEY_BLOCK < a.cache_rows ? slot + KEY_BLOCK : 0;

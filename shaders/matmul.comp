@@ -34,6 +34,7 @@ layout(push_constant, std430) uniform Push { matmul_args a; };
 const uint SUMS = SETS * COLUMNS;
 shared vec2 partial[SLICES == 1 ? 1 : SUMS * 8 * GROUPS * SLICES];
 
+const uint TURN = PASS && SECTIONS > 1 ? 2 : 1; // sections of a step whose x is held at once
 const uint BATCH = COLUMNS < PASS_LANES ? COLUMNS : PASS_LANES; // columns whose x is held in registers
 
 // A quad is four weights in a row; quad q of a chunk is section q % SECTIONS of step q / SECTIONS.
@@ -110,22 +111,28 @@ void scale_quads(inout vec4 q0[SETS][SECTIONS], inout vec4 q1[SETS][SECTIONS], v
 #endif
 }
 
-// Several columns: the products of section s of a step, whose x begins at `at` of a column.
+// Several columns: the products of sections s to s + TURN - 1 of a step; of s, x begins at `at` of a
+// column. A sum is touched once a turn: lavapipe keeps them in memory, and masks every write.
 void add_quads(uint at, vec4 q0[SETS][SECTIONS], vec4 q1[SETS][SECTIONS], uint s, uint x_at[COLUMNS],
                inout vec2 sum[SUMS])
 {
-    vec4 mine[COLUMNS / BATCH];
-    for (uint j = 0; PASS && j < COLUMNS / BATCH; j++)
-        mine[j] = load_x(x_at[j] + at, 0); // not `more`: on polaris10 that spills
     for (uint j = 0; j < COLUMNS / BATCH; j++) {
-        vec4 x[BATCH];
+        vec4 mine[TURN], x[BATCH];
+        for (uint k = 0; PASS && k < TURN; k++) // not `more`: on polaris10 that spills
+            mine[k] = load_x(x_at[j] + (at + k * SECTION_STRIDE * 4), 0);
         for (uint i = 0; !PASS && i < BATCH; i++)
             x[i] = load_x(x_at[j * BATCH + i] + at, 0);
         for (uint i = 0; i < BATCH; i++) {
-            const vec4 of_column = PASS ? pass(mine[j], i) : x[i];
+            vec2 part[SETS];
+            for (uint k = 0; k < TURN; k++) {
+                const vec4 of_column = PASS ? pass(mine[k], i) : x[i];
+                for (uint set = 0; set < SETS; set++) {
+                    const vec2 more = vec2(dot(of_column, q0[set][s + k]), dot(of_column, q1[set][s + k]));
+                    part[set] = k == 0 ? more : part[set] + more;
+                }
+            }
             for (uint set = 0; set < SETS; set++)
-                sum[set * COLUMNS + j * BATCH + i] +=
-                    vec2(dot(of_column, q0[set][s]), dot(of_column, q1[set][s]));
+                sum[(j * BATCH + i) * SETS + set] += part[set];
         }
     }
 }
@@ -189,10 +196,13 @@ void main()
         vec2 d[SETS][SECTIONS], m[SETS][SECTIONS];
         for (uint set = 0; set < SETS; set++)
             weight_scales(p[set], c, d[set], m[set]);
+        uvec2 high[SETS];
+        for (uint set = 0; set < SETS; set++)
+            high[set] = weight_high(p[set], c);
         for (uint t = 0; t < STEPS; t++) {
             vec4 q0[SETS][SECTIONS], q1[SETS][SECTIONS];
             for (uint set = 0; set < SETS; set++)
-                weight_quads(p[set], c, t, q0[set], q1[set]);
+                weight_quads(p[set], c, t, high[set], q0[set], q1[set]);
 #if SECTIONS == 4
             // two turns of one code: all four sections at once are more than a CPU's cache of code holds
             for (uint s = 0; PASS && s < SECTIONS; s++)
@@ -205,13 +215,12 @@ void main()
                         r1[set][s] = turn == 0 ? q1[set][s] : q1[set][s + 2];
                     }
                 }
-                for (uint s = 0; s < 2; s++)
-                    add_quads(start + ((turn * 2 + s) * SECTION_STRIDE + 4 * t) * 4, r0, r1, s, x_at,
-                              sum);
+                add_quads(start + (turn * 2 * SECTION_STRIDE + 4 * t) * 4, r0, r1, 0, x_at, sum);
             }
 #endif
-            for (uint s = 0; !(PASS && SECTIONS == 4) && s < SECTIONS; s++) {
-                scale_quads(q0, q1, d, m, s);
+            for (uint s = 0; !(PASS && SECTIONS == 4) && s < SECTIONS; s += TURN) {
+                for (uint k = 0; k < TURN; k++)
+                    scale_quads(q0, q1, d, m, s + k);
                 add_quads(start + (s * SECTION_STRIDE + 4 * t) * 4, q0, q1, s, x_at, sum);
             }
         }
@@ -226,8 +235,8 @@ void main()
                 sum[i] += partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex + j * 8 * GROUPS];
     }
     for (uint i = 0; i < SUMS; i++) {
-        const uint row = (first_group + i / COLUMNS) * ROW_GROUP + lane * 2;
-        const uint of_column = column + i % COLUMNS;
+        const uint row = (first_group + i % SETS) * ROW_GROUP + lane * 2;
+        const uint of_column = column + i / SETS;
         if (of_column >= a.columns || slice != 0)
             continue;
         const uint y_at = of_column * a.y_stride * 4;

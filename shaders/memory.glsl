@@ -21,7 +21,7 @@
 
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly restrict buffer In1 { uint v; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly restrict buffer In2 { uint64_t v; };
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer In4 { uvec4 v; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly restrict buffer In4 { u64vec2 v; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Out1 { uint v; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer Out2 { uvec2 v; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Out4 { uvec4 v; };
@@ -33,10 +33,11 @@ layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Sh
 
 uint load_u32(uvec2 handle, uint at) { return In1(ADDRESS_OF(handle, at)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return unpackUint2x32(In2(ADDRESS_OF(handle, at)).v); }
-uvec4 load_u32x4(uvec2 handle, uint at) { return In4(ADDRESS_OF(handle, at)).v; }
+uvec4 pairs_to_words(u64vec2 v) { return uvec4(unpackUint2x32(v.x), unpackUint2x32(v.y)); }
+uvec4 load_u32x4(uvec2 handle, uint at) { return pairs_to_words(In4(ADDRESS_OF(handle, at)).v); }
 uint load_u32(uvec2 handle, uint at, uint more) { return In1(ADDRESS_OF(handle, at) + uint64_t(more)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at, uint more) { return unpackUint2x32(In2(ADDRESS_OF(handle, at) + uint64_t(more)).v); }
-uvec4 load_u32x4(uvec2 handle, uint at, uint more) { return In4(ADDRESS_OF(handle, at) + uint64_t(more)).v; }
+uvec4 load_u32x4(uvec2 handle, uint at, uint more) { return pairs_to_words(In4(ADDRESS_OF(handle, at) + uint64_t(more)).v); }
 uint reload_u32(uvec2 handle, uint at) { return Out1(ADDRESS_OF(handle, at)).v; }
 uvec2 reload_u32x2(uvec2 handle, uint at) { return Out2(ADDRESS_OF(handle, at)).v; }
 uvec4 reload_u32x4(uvec2 handle, uint at) { return Out4(ADDRESS_OF(handle, at)).v; }

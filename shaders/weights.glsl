@@ -324,8 +324,20 @@ void six_bit_quads(uint a, uint b, uint high, out vec4 q[SECTIONS])
 }
 #endif
 
+// What all steps of a chunk share, of both rows: the fifth bits, where a chunk has them in one word.
+uvec2 weight_high(weight_place p, uint c)
+{
+#if WEIGHT == WEIGHT_Q5_0 || WEIGHT == WEIGHT_Q5_1
+    return weight_words(p, c, 0, WEIGHT == WEIGHT_Q5_0 ? 0 : 1);
+#else
+    return uvec2(0);
+#endif
+}
+
 // q0, q1: the quads of step t of chunk c, of the first and of the second row
-void weight_quads(weight_place p, uint c, uint t, out vec4 q0[SECTIONS], out vec4 q1[SECTIONS])
+// shared_high: weight_high of the chunk
+void weight_quads(weight_place p, uint c, uint t, uvec2 shared_high, out vec4 q0[SECTIONS],
+                  out vec4 q1[SECTIONS])
 {
     const uint block = c / CHUNKS;
     const uint part = c % CHUNKS;
@@ -361,10 +373,9 @@ void weight_quads(weight_place p, uint c, uint t, out vec4 q0[SECTIONS], out vec
     level_quads(w.x, q0);
     level_quads(w.y, q1);
 #elif WEIGHT == WEIGHT_Q5_0 || WEIGHT == WEIGHT_Q5_1
-    const uint first = WEIGHT == WEIGHT_Q5_0 ? 0 : 1;
-    const uvec2 high = weight_words(p, block, 0, first), w = weight_words(p, block, 0, first + 1 + t);
-    five_bit_quads(w.x, high.x, t, q0);
-    five_bit_quads(w.y, high.y, t, q1);
+    const uvec2 w = weight_words(p, block, 0, (WEIGHT == WEIGHT_Q5_0 ? 1 : 2) + t);
+    five_bit_quads(w.x, shared_high.x, t, q0);
+    five_bit_quads(w.y, shared_high.y, t, q1);
 #elif WEIGHT == WEIGHT_Q5_K
     const uvec2 high = weight_words(p, block, 0, 4 + t) >> (2 * part);
     const uvec2 w = weight_words(p, block, 8 * part, 12 + t);
@@ -386,4 +397,9 @@ void weight_quads(weight_place p, uint c, uint t, out vec4 q0[SECTIONS], out vec
     six_bit_quads(a.x, b.x, high.x, q0);
     six_bit_quads(a.y, b.y, high.y, q1);
 #endif
+}
+
+void weight_quads(weight_place p, uint c, uint t, out vec4 q0[SECTIONS], out vec4 q1[SECTIONS])
+{
+    weight_quads(p, c, t, weight_high(p, c), q0, q1);
 }
