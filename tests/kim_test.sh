@@ -198,6 +198,7 @@ device_checks() {
     uuid=$(sed -n 's/.*"uuid":	"\(.*\)",/\1/p' "$dir/out" | head -n 1)
     sentence 1 'no-such-device' "$kim" chat -m "$model" -p x --device no-such-device
     sentence 1 '99' "$kim" logits -m "$model" -p x --device 99
+    shows 0 '"subgroup_quads":	(true|false)' out
     sentence 1 'no-such-device' "$kim" inspect "$model" --device no-such-device
     sentence 1 'memory|cap' "$kim" chat -m "$model" -p x --memory-cap 1M
     run "$kim" inspect "$model" --device "$uuid" --context 32768
