@@ -17,8 +17,8 @@ static kim_err fill_params(const kim_model *m, const kim_batch_params *given, ki
     *out = given ? *given : (kim_batch_params){ 0 };
     if (!out->sessions)
         out->sessions = 4;
-    if (!out->piece)
-        out->piece = 64;
+    if (!out->wait_ms)
+        out->wait_ms = 100;
     if (out->sessions > MOST_SESSIONS)
         FAIL(KIM_ERR_ARGUMENT, "%u sessions were asked for; at most %d are decoded together",
              out->sessions, MOST_SESSIONS);
@@ -97,6 +97,7 @@ kim_err kim_batch_create(kim_batch **out, kim_model *model, const kim_batch_para
     REQUIRE_MEMORY(b);
     pthread_mutex_init(&b->lock, NULL);
     b->model = model;
+    b->piece = PIECE_FIRST;
     TRY(fill_params(model, params, &b->params, &p));
     TRY(make_slots(b, &p));
     TRY(session_memory_commit(&b->shared, model->gpu));
@@ -291,7 +292,7 @@ static void fail_all(kim_batch *b, kim_err failed)
     snprintf(text, sizeof text, "%s", kim_error_text());
     (void)stream_reset(b->prompt);
     (void)stream_reset(b->copy);
-    b->recorded.rows = 0;
+    b->recorded.rows = b->running = 0;
     for (uint32_t i = 0; i < BATCH_AHEAD; i++) {
         (void)stream_reset(b->steps[i].st);
         b->steps[i].n = 0;

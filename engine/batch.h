@@ -14,7 +14,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define BATCH_AHEAD 2 // steps of answers
+#define BATCH_AHEAD 2  // steps of answers
+#define PIECE_FIRST 64 // tokens of a piece of a prompt, before anything was measured
 
 typedef struct batch_slot batch_slot;
 
@@ -68,6 +69,10 @@ struct kim_batch {
         uint32_t rows; // 0: nothing
         bool last, greedy;
     } recorded;          // what it was recorded for
+    uint32_t running;    // rows of the piece under way; 0: none
+    double rate;         // tokens a second that the device read in the last piece; 0: not known
+    bool rate_is_given;  // by a test: nothing is measured
+    uint32_t piece;      // tokens of one while something is answered, if params.piece is 0
     batch_slot *reading; // whose prompt is being read
     batch_slot *first;   // whose first token is drawn by the piece under way
     stream *copy;
@@ -92,6 +97,11 @@ kim_err batch_submit_step(kim_batch *b, bool *submitted);
 
 // Waits for the oldest step under way, and gives out its tokens.
 kim_err batch_collect_step(kim_batch *b);
+
+// Tokens of a piece that is to take so many seconds, after pieces of `before`: a power of two from
+// 32 on, and a larger one only where it fits with some to spare, since each size is recorded anew.
+// rate: tokens a second; 0: not known. most: no larger size is begun
+uint32_t batch_piece_size(uint32_t before, double rate, double seconds, uint32_t most);
 
 // Waits for the piece under way, and gives out the token that was drawn after the last one.
 kim_err batch_wait_piece(kim_batch *b);

@@ -8,6 +8,9 @@
 
 #include <string.h>
 
+#define PIECE_LEAST 32    // tokens: products of fewer read their weights as often
+#define PIECE_MARGIN 1.25 // by how much a longer piece has to fit
+
 // ------------------------------------------------------------------------------- what comes out
 
 // A step has read every token before the one that it drew.
@@ -126,6 +129,31 @@ error:
 
 // ------------------------------------------------------------------------------ pieces of prompts
 
+uint32_t batch_piece_size(uint32_t before, double rate, double seconds, uint32_t most)
+{
+    const double fits = rate * seconds;
+    uint32_t size = before;
+    while (rate > 0 && size > PIECE_LEAST && size > fits)
+        size /= 2;
+    while (size < most && 2 * PIECE_MARGIN * size <= fits)
+        size *= 2;
+    return size;
+}
+
+// Tokens of the next piece, at most.
+static uint32_t most_rows(kim_batch *b)
+{
+    bool answering = false;
+    for (uint32_t i = 0; i < b->params.sessions; i++)
+        answering |= b->slots[i].r && b->slots[i].r->submitted;
+    if (!answering)
+        return b->params.batch;
+    if (b->params.piece)
+        return b->params.piece;
+    b->piece = batch_piece_size(b->piece, b->rate, b->params.wait_ms * 1e-3, b->params.batch);
+    return b->piece < b->params.batch ? b->piece : b->params.batch;
+}
+
 // Tokens of the next piece: `most`, but no picture is parted.
 static uint32_t piece_rows(const kim_session *s, uint32_t most, uint32_t left)
 {
@@ -168,15 +196,13 @@ kim_err batch_submit_piece(kim_batch *b)
     request *r = slot->r;
     const kim_prompt *prompt = &r->given.prompt;
     uint32_t *control = span_map(&s->memory.control);
-    bool answering = false;
-    for (uint32_t i = 0; i < b->params.sessions; i++)
-        answering |= b->slots[i].r && b->slots[i].r->submitted;
     const uint32_t left = prompt->count - s->position;
-    const uint32_t rows = piece_rows(s, answering ? b->params.piece : b->params.batch, left);
+    const uint32_t rows = piece_rows(s, most_rows(b), left);
     TRY(record_piece(b, slot, rows, rows == left));
     session_write_rows(s, prompt->tokens + s->position, rows, false);
     control[CONTROL_STEP] = control[CONTROL_STOPPED] = 0;
     TRY(stream_submit(b->prompt));
+    b->running = rows;
     s->position += rows;
     if (s->written < s->position)
         s->written = s->position;
@@ -193,11 +219,22 @@ error:
     return err;
 }
 
+// A short last piece says little.
+static void learn_rate(kim_batch *b)
+{
+    stream_stats stats;
+    stream_get_stats(b->prompt, &stats);
+    if (b->running >= PIECE_LEAST && stats.last_seconds > 0 && !b->rate_is_given)
+        b->rate = b->running / stats.last_seconds;
+    b->running = 0;
+}
+
 kim_err batch_wait_piece(kim_batch *b)
 {
     kim_err err = KIM_OK;
     batch_slot *slot = b->first;
     TRY(stream_wait(b->prompt));
+    learn_rate(b);
     b->first = NULL;
     if (slot)
         give_out(b, slot, 0);

@@ -442,8 +442,10 @@ typedef struct kim_batch_params {
     uint32_t sessions; // running and kept, at most; 0: 4, at most 64
     uint32_t context;  // positions of each; 0: as in kim_session_params
     uint32_t batch;    // prompt tokens run together while nothing is answered; as there
-    uint32_t piece;    // the same while something is, between two steps; 0: 64. A picture is never
-                       // parted: where it is longer, it is a piece of its own
+    uint32_t piece;    // the same while something is, between two steps; 0: as many as the device
+                       // was measured to read in wait_ms, a power of two from 32 on. A picture is
+                       // never parted: where it is longer, it is a piece of its own
+    uint32_t wait_ms;  // how long answers wait for such a piece, about; 0: 100
     kim_kv_type kv_type;
 } kim_batch_params;
 

@@ -43,7 +43,7 @@ typedef struct kim_device_info {
     uint64_t memory_free;  // bytes of it not in use, as the driver says; 0: it does not say
     uint64_t buffer_range; // bytes one buffer descriptor reaches
     uint32_t subgroup_size, subgroup_min, subgroup_max;
-    bool subgroup_quads;    // of compute shaders
+    bool subgroup_quads;    // of compute shaders: lanes may load for each other by fours
     uint32_t compute_units; // AMD's, or multiprocessors; 0: the driver does not say
     bool usable;            // has the baseline
     char problem[256];      // usable: ""; else one sentence: what it lacks
@@ -76,8 +76,8 @@ KIM_API const char *kim_build_missing(void);
 
 // What was tried to choose between ways to do the same, and what was chosen.
 typedef struct kim_tuning_row {
-    char choice[24];    // "memory", "many columns", "tile", "few columns"
-    char candidate[24]; // "address", "half", "8 lanes"
+    char choice[24];    // "memory", "many columns", "tile", "few columns", "decode attention"
+    char candidate[24]; // "address", "half", "middle", "8 lanes", "quads"
     double seconds;     // of some products of common shapes; not a number: it was struck off
     bool chosen;
     char problem[240]; // why it was struck off: what is wrong, and by how much; else ""

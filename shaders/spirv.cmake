@@ -45,7 +45,8 @@ list(SUBLIST names_type 1 -1 names_short)
 list(SUBLIST names_type 3 -1 names_integer)
 
 set(KIM_GENERATED_DIR "${CMAKE_CURRENT_BINARY_DIR}/generated")
-set(KIM_SPIRV_FROM "" CACHE PATH "a build folder of this tree whose compiled shaders are taken")
+set(KIM_SPIRV_FROM "" CACHE PATH
+    "a build folder of this tree, of Ninja, whose compiled shaders are taken")
 set(spirv_dir "${CMAKE_CURRENT_BINARY_DIR}/spirv")
 if(KIM_SPIRV_FROM)
     set(spirv_dir "${KIM_SPIRV_FROM}/spirv")
@@ -140,6 +141,13 @@ foreach(line IN LISTS lines)
         kim_add_variant("${feature}" "${name}" "${source}" "${words}")
     endif()
 endforeach()
+
+# What the library waits for: nothing, or a look at the shaders of the other folder.
+add_custom_target(kim_spirv)
+if(KIM_SPIRV_FROM)
+    add_custom_command(TARGET kim_spirv COMMAND "${CMAKE_COMMAND}" "-DFROM=${KIM_SPIRV_FROM}"
+        "-DVARIANTS=${shader_dir}/variants.txt" -P "${shader_dir}/fresh.cmake" VERBATIM)
+endif()
 
 set(missing_text "")
 list(REMOVE_DUPLICATES spirv_missing)

@@ -10,6 +10,8 @@
 #include <math.h>
 #include <pthread.h>
 
+#include "engine/batch.h"
+
 enum { MOST_IDS = 512, MOST_TOKENS = 256 };
 
 typedef struct scene {
@@ -87,10 +89,10 @@ static kim_request request_of(asked *a)
 
 static void add(kim_batch *batch, asked *a)
 {
-    const kim_request request = request_of(a);
+    const kim_request r = request_of(a);
     a->batch = batch;
     a->n = a->ends = 0;
-    CHECK_OK(kim_batch_add(batch, &request, &a->id));
+    CHECK_OK(kim_batch_add(batch, &r, &a->id));
 }
 
 static kim_batch *new_batch(const scene *s, kim_batch_params params)
@@ -344,12 +346,12 @@ static bool note_border(void *user, uint64_t done, uint64_t total)
 }
 
 // None is longer than `piece`, but where a picture is longer, and none parts the picture.
-static void check_borders(const borders *b, uint32_t piece, uint32_t picture, uint32_t tokens)
+static void check_borders(const borders *b, uint32_t piece, uint32_t image_at, uint32_t tokens)
 {
     for (uint32_t i = 0, from = 0; i < b->count; from = b->at[i++]) {
-        CHECK(b->at[i] <= picture || b->at[i] >= picture + tokens,
-              "a piece ends at %u, within the picture at %u", b->at[i], picture);
-        CHECK(b->at[i] - from <= piece || (from == picture && b->at[i] == picture + tokens),
+        CHECK(b->at[i] <= image_at || b->at[i] >= image_at + tokens,
+              "a piece ends at %u, within the picture at %u", b->at[i], image_at);
+        CHECK(b->at[i] - from <= piece || (from == image_at && b->at[i] == image_at + tokens),
               "a piece of %u tokens at %u", b->at[i] - from, from);
     }
 }
@@ -370,7 +372,7 @@ static void ask_long(const scene *s, asked *a, const asked *filler, uint32_t len
 static void test_pieces(const scene *s, uint32_t piece, uint32_t length)
 {
     borders pieces = { .count = 0 };
-    uint32_t picture = 0, steps = 0;
+    uint32_t image_at = 0, steps = 0;
     printf("pieces of %u\n", piece);
     kim_batch *batch =
         new_batch(s, (kim_batch_params){ .sessions = 2, .context = 256, .piece = piece });
@@ -379,9 +381,10 @@ static void test_pieces(const scene *s, uint32_t piece, uint32_t length)
     ask_one(s, &q[0], "Hello!");
     ask_long(s, &q[1], &q[0], length);
     q[0].most = 40, q[1].most = 8;
-    while (q[1].ids[picture] != s->image_token)
-        picture++;
-    CHECK(picture / piece < (picture + s->image_tokens - 1) / piece, "no border is in the picture");
+    while (q[1].ids[image_at] != s->image_token)
+        image_at++;
+    CHECK(image_at / piece < (image_at + s->image_tokens - 1) / piece,
+          "no border is in the picture");
     add(batch, &q[0]);
     do
         CHECK_OK(kim_batch_step(batch, NULL));
@@ -395,7 +398,7 @@ static void test_pieces(const scene *s, uint32_t piece, uint32_t length)
     const uint32_t tokens = q[0].n - before;
     printf("  %u tokens in %u pieces, meanwhile %u steps, %u tokens\n", length, pieces.count, steps,
            tokens);
-    check_borders(&pieces, piece, picture, s->image_tokens);
+    check_borders(&pieces, piece, image_at, s->image_tokens);
     CHECK(pieces.at[pieces.count - 1] == length, "the last piece ends at %u",
           pieces.at[pieces.count - 1]);
     CHECK(tokens == steps && steps == pieces.count + 1, "%u tokens came in %u steps", tokens,
@@ -407,6 +410,74 @@ static void test_pieces(const scene *s, uint32_t piece, uint32_t length)
           (unsigned long long)recorded);
     for (uint32_t i = 0; i < 2; i++)
         check_as_alone(s, &q[i], 256, true);
+    kim_batch_destroy(&batch);
+}
+
+static void check_sizes(void)
+{
+    static const struct {
+        uint32_t before;
+        double rate;
+        uint32_t size;
+    } cases[] = {
+        { 64, 0, 64 },      { 64, 640, 64 },   { 64, 639, 32 },   { 64, 10, 32 },
+        { 64, 1599, 64 },   { 64, 1600, 128 }, { 64, 5000, 256 }, { 256, 2560, 256 },
+        { 256, 2559, 128 }, { 256, 100, 32 },  { 64, 1e9, 512 },  { 512, 1e9, 512 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint32_t size = batch_piece_size(cases[i].before, cases[i].rate, 0.1, 512);
+        CHECK(size == cases[i].size, "after pieces of %u, at %g tokens a second: %u, not %u",
+              cases[i].before, cases[i].rate, size, cases[i].size);
+    }
+}
+
+// What the device is said to read a second after each piece.
+static bool change_rate(void *user, uint64_t done, uint64_t total)
+{
+    asked *a = user;
+    borders *b = a->other;
+    a->batch->rate = done == 64 ? 2000 : done == 192 ? 10 : a->batch->rate;
+    return note_border(b, done, total);
+}
+
+// Pieces are as long as the device reads in the time that answers may wait.
+static void test_rate(const scene *s)
+{
+    static const uint32_t ends[] = { 32, 64, 192, 224, 240 };
+    enum { ENDS = sizeof ends / sizeof *ends, LENGTH = 240 };
+    borders pieces = { .count = 0 };
+    printf("pieces by rates\n");
+    check_sizes();
+    kim_batch *batch = new_batch(s, (kim_batch_params){ .sessions = 2, .context = 256 });
+    for (uint32_t i = 0; i < 2; i++)
+        q[i] = (asked){ .name = i ? "long" : "short", .sampling = { .seed = 5 }, .stops = never };
+    ask_one(s, &q[0], "Hello!");
+    ask_one(s, &q[1], "What can you do?");
+    const uint32_t tail = q[1].count - 1;
+    memmove(&q[1].ids[LENGTH - tail], &q[1].ids[1], tail * sizeof *q[1].ids);
+    for (uint32_t i = 1; i < LENGTH - tail; i++)
+        q[1].ids[i] = q[0].ids[i % 7 + 1];
+    q[1].count = LENGTH;
+    q[0].most = 40, q[1].most = 8;
+    add(batch, &q[0]);
+    while (q[0].n < 3)
+        CHECK_OK(kim_batch_step(batch, NULL));
+    batch->rate = 400, batch->rate_is_given = true;
+    q[1].batch = batch, q[1].other = &pieces;
+    kim_request r = request_of(&q[1]);
+    r.prompt.progress = change_rate, r.prompt.progress_user = &q[1];
+    CHECK_OK(kim_batch_add(batch, &r, NULL));
+    CHECK_OK(kim_batch_run(batch));
+    CHECK(pieces.count == ENDS, "%u pieces, not %d", pieces.count, ENDS);
+    for (uint32_t i = 0; i < ENDS; i++)
+        CHECK(pieces.at[i] == ends[i], "piece %u ends at %u, not %u", i, pieces.at[i], ends[i]);
+    for (uint32_t i = 0; i < 2; i++)
+        check_as_alone(s, &q[i], 256, true);
+    batch->rate = 0, batch->rate_is_given = false;
+    memset(q[1].ids, 0, sizeof q[1].ids); // so that nothing is kept
+    add(batch, &q[1]);
+    CHECK_OK(kim_batch_run(batch));
+    CHECK(batch->rate > 0 || !s->gpu->limits.timestampComputeAndGraphics, "nothing was measured");
     kim_batch_destroy(&batch);
 }
 
@@ -487,10 +558,10 @@ static void test_reuse(const scene *s)
     q[3].name = "another picture";
     q[3].image = s->stars;
     ask_one(s, &q[3], "What do you see?");
-    uint32_t picture = 0;
-    while (q[3].ids[picture] != s->image_token)
-        picture++;
-    run_one(s, batch, &q[3], picture);
+    uint32_t image_at = 0;
+    while (q[3].ids[image_at] != s->image_token)
+        image_at++;
+    run_one(s, batch, &q[3], image_at);
     kim_batch_destroy(&batch);
 
     // two conversations with the same beginning, in two slots of three; then the first goes on
@@ -632,15 +703,15 @@ static void test_threads(const scene *s)
 
 static void scene_open(scene *s, const char *tests_folder, bool pictures)
 {
-    char model[512], mmproj[512], picture[512];
+    char model[512], mmproj[512], path[512];
     kim_image *images[2];
     snprintf(model, sizeof model, "%s/../examples/demo/demo.gguf", tests_folder);
     snprintf(mmproj, sizeof mmproj, "%s/../examples/demo/demo-mmproj.gguf", tests_folder);
     CHECK_OK(kim_model_open(&s->model, s->gpu, model, &(kim_model_params){ .mmproj = mmproj }));
-    snprintf(picture, sizeof picture, "%s/../examples/demo/samples/shapes.png", tests_folder);
-    CHECK_OK(kim_image_open(&s->shapes, picture));
-    snprintf(picture, sizeof picture, "%s/../examples/demo/samples/stars.png", tests_folder);
-    CHECK_OK(kim_image_open(&s->stars, picture));
+    snprintf(path, sizeof path, "%s/../examples/demo/samples/shapes.png", tests_folder);
+    CHECK_OK(kim_image_open(&s->shapes, path));
+    snprintf(path, sizeof path, "%s/../examples/demo/samples/stars.png", tests_folder);
+    CHECK_OK(kim_image_open(&s->stars, path));
     images[0] = s->shapes;
     images[1] = s->stars;
     if (pictures)
@@ -670,6 +741,7 @@ int main(int argc, char **argv)
     test_errors(&s);
     test_pieces(&s, 16, 196);
     test_pieces(&s, 5, 60);
+    test_rate(&s);
     test_reuse(&s);
     test_oldest(&s);
     test_rings(&s, o.tests_folder);

@@ -54,7 +54,7 @@ count() {
                 if (sum > most) most = sum
             }
             if (!most) { print "no loop in the listing" >"/dev/stderr"; exit 1 }
-            printf "%.3f", most / per
+            printf "%.3g", most / per
         }' "$listing"
 }
 
@@ -68,7 +68,7 @@ row() {
 matvec() {
     ours=$(count "$2" 1 "$build/spirv/matmul_$1.1.opt.spv" 2=64 3=1 4=8 5=1)
     theirs=$(count "$3" 1 "$shaders/mul_mat_vec_$1_f32_f32_subgroup_no_shmem.spv" 0=64 1="$4" 2=1)
-    row "matrix times vector, $1, a weight" "$ours" "$theirs"
+    row "$1 times a vector, for a weight" "$ours" "$theirs"
 }
 
 echo "| navi31, instructions for | Kimberlite | llama.cpp | ratio |"
@@ -78,7 +78,12 @@ matvec q4_k 128 32 2
 matvec q8_0 64 32 1
 # Four query heads on one of keys and values, head 256, fp16. Ours: one subgroup and 64 keys a turn,
 # and a loop over them by fours in it. llama.cpp's: four subgroups and 32 keys a turn.
-ours=$(count 64 16 "$build/spirv/attention_rope.1.opt.spv" 2=64 3=256 4=4 5=4 6=8)
+attention() {
+    count 64 16 "$build/spirv/$1.1.opt.spv" 2=64 3=256 4=4 5=4 6=8
+}
 theirs=$(count 8 1 "$shaders/flash_attn_f32_f16.spv" 0=256 1=4 2=32 3=256 4=256 5=0 6=8 7=4 8=64 \
     9=0 10=2 11=0 12=1 13=1 14=2 15=2)
-row "attention of a token, a key of 256, four heads" "$ours" "$theirs"
+ours=$(attention attention_rope)
+row "attention of one token, 4 heads of 256, for a key" "$ours" "$theirs"
+ours=$(attention attention_rope_quads)
+row "the same, lanes load for each other by fours" "$ours" "$theirs"

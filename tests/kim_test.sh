@@ -71,6 +71,9 @@ usage_checks() {
     sentence 2 'more than one prompt' "$kim" logits -m "$model" -p x --ids 2
     sentence 2 '"two" is not a token id' "$kim" logits -m "$model" --ids 2,two
     sentence 2 '-b is 65' "$kim" bench model -m "$model" -b 2,65
+    sentence 2 '--lookup and --model-draft are for one session' \
+        "$kim" bench model -m "$model" -b 1,2 --lookup
+    sentence 2 '--model-draft and --lookup' "$kim" bench model -m "$model" --draft-min 2
     sentence 2 '-o is "xml"' "$kim" bench model -m "$model" -o xml
     sentence 2 '-p is "5,x"' "$kim" bench model -m "$model" -p 5,x
     sentence 2 '-pg is "5"' "$kim" bench model -m "$model" -pg 5
@@ -195,6 +198,7 @@ device_checks() {
     run "$kim" devices --json
     shows 0 '"default":	true' out
     shows 0 '"buffer_device_address":	(true|false)' out
+    shows 0 '"subgroup_quads":	(true|false)' out
     uuid=$(sed -n 's/.*"uuid":	"\(.*\)",/\1/p' "$dir/out" | head -n 1)
     sentence 1 'no-such-device' "$kim" chat -m "$model" -p x --device no-such-device
     sentence 1 '99' "$kim" logits -m "$model" -p x --device 99
@@ -247,6 +251,17 @@ logits_checks() {
         'pp4+tg2 @ d5 x 2'; do
         check "a row $name" [ "$(grep -c "^\"$name\",[0-9]" "$dir/out")" = 1 ]
     done
+    demo=$tests/../examples/demo/demo.gguf
+    run "$kim" bench model -m "$demo" -p 4 -n 12 -r 1 -o json --model-draft "$demo" --draft-min 2 \
+        $validation
+    shows 0 '"test":	"tg12"' out
+    shows 0 '"draft_n":	[1-9]' out
+    shows 0 '"drafts_right":	1,' out # of the same model all are
+    shows 0 '"model_draft":	"Kimberlite demo"' out
+    check 'none of a prompt' [ "$(grep -c '"draft_n":	null' "$dir/out")" = 1 ]
+    run "$kim" bench model -m "$demo" -p 0 -n 32 -r 1 --lookup --draft-min 2 $validation
+    shows 0 '^\| Kimberlite demo .*\| tg32 .* [0-9]+% \|$' out
+    shows 0 '^drafts: looked up, [0-9]+ of [1-9][0-9]* right$' out
     run "$kim" inspect --synthetic 27b:q4_k_m+vision
     shows 0 'synthetic 27b:q4_k_m\+vision .*27B' out
     shows 0 ' F16 +163 ' out

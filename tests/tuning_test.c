@@ -131,6 +131,7 @@ static void test_file(void)
     g = open_kept(KIM_TUNING_NOW);
     const kim_tuning measured = g->tuning;
     check_rows(&measured, "many columns", 2);
+    check_rows(&measured, "decode attention", 1);
     if (g->info.buffer_device_address)
         check_rows(&measured, "memory", 2);
     snprintf(path, sizeof path, "%s/tuning-%s-auto.txt", folder, g->info.uuid);

@@ -40,6 +40,7 @@ static struct poptOption table[] = {
       NULL },
     INCLUDE_OPTIONS(report_options, NULL),
     INCLUDE_OPTIONS(session_options, NULL),
+    INCLUDE_OPTIONS(draft_options, NULL),
     INCLUDE_OPTIONS(device_options, NULL),
     POPT_TABLEEND,
 };
@@ -86,6 +87,9 @@ static int read_tests(tests *t)
     for (uint32_t i = 0; status == STATUS_OK && i < t->sessions.count; i++)
         if (!option_in_range("-b", (int)t->sessions.list[i], 1, BENCH_MOST_SESSIONS))
             return STATUS_USAGE;
+        else if (t->sessions.list[i] > 1 && (given.lookup || given.model_draft))
+            return fail_usage("--lookup and --model-draft are for one session, and -b asks for %u",
+                              t->sessions.list[i]);
     for (char **pair = options.pairs; status == STATUS_OK && pair && *pair; pair++) {
         bench_values *v = &t->pairs[t->n_pairs++];
         status = bench_read_values("-pg", *pair, NULL, v);
@@ -183,6 +187,8 @@ static int open_bench(bench *b)
     if (kim_model_plan(b->o.model, b->o.gpu, &params, &plan))
         return fail_library();
     b->info = *kim_model_get_info(b->o.model);
+    if (b->o.draft)
+        b->draft = *kim_model_get_info(b->o.draft);
     kim_model_get_load_stats(b->o.model, &b->load);
     kim_gpu_get_stats(b->o.gpu, &b->made);
     b->batch = given.batch ? (uint32_t)given.batch : 512;
@@ -235,7 +241,10 @@ static int bench_model(int argc, const char **argv)
                 "repeats, and what of the device's own measured peaks that is.",
             .notes =
                 "GB/s counts the weights once a step, a batch of the prompt or one token, and\n"
-                "the keys and values that it sees. Peaks are measured after the tests.\n",
+                "the keys and values that it sees. Peaks are measured after the tests.\n"
+                "With --lookup or --model-draft the tokens of tg are decoded with guesses ahead,\n"
+                "as in kim chat. How many are right depends on the text: here it is what the\n"
+                "model says after random tokens, most probable token by token.\n",
             .options = table,
         },
         argc, argv);

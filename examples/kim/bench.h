@@ -24,13 +24,15 @@ typedef struct bench_row {
     double dispatches_per_step, barriers_per_step, submits_per_step;
     double host_us_per_step; // not waiting for the device
     double joules_per_token;
-    double clock_mhz; // while it ran, mean
-    cJSON *trace;     // of bench_trace; NULL: none
+    double clock_mhz;         // while it ran, mean
+    double drafted, accepted; // of the runs with drafts: guessed tokens, and those that were right
+    double drafts_right;      // their share
+    cJSON *trace;             // of bench_trace; NULL: none
 } bench_row;
 
 typedef struct bench {
     opened o;
-    kim_model_info info;
+    kim_model_info info, draft; // draft: of --model-draft
     kim_load_stats load;
     kim_gpu_stats made; // when the session was there
     int32_t *tokens;    // [positions] <bos>, then random: always those of these positions
@@ -51,7 +53,7 @@ typedef struct bench {
 typedef struct run_result {
     double seconds, first_token; // the latter from the start; not a number without a prompt
     double waited, joules, clock_mhz;
-    uint32_t steps; // of several sessions; 0: as the row's tokens come to
+    uint32_t steps; // of several sessions, and with drafts; 0: as the row's tokens come to
     kim_session_stats work;
 } run_result;
 

@@ -13,7 +13,7 @@ typedef struct cell {
     double number;    // not a number: there is none
 } cell;
 
-enum { MOST_CELLS = 56 };
+enum { MOST_CELLS = 64 };
 
 typedef struct cells {
     cell list[MOST_CELLS];

@@ -116,6 +116,20 @@ void add_time(run_result *out, moment from, moment to)
     out->waited += to.waited - from.waited;
 }
 
+static kim_session_stats work_of(const bench *b)
+{
+    kim_session_stats work;
+    kim_batch_stats together;
+    if (!b->together) {
+        kim_session_get_stats(b->o.session, &work);
+        return work;
+    }
+    kim_batch_get_stats(b->together, &together);
+    return (kim_session_stats){ .dispatches = together.dispatches,
+                                .submits = together.submits,
+                                .barriers = together.barriers };
+}
+
 // The token that is drawn after a prompt is in the time to the first token only.
 static kim_err run_tokens(bench *b, const bench_row *r, run_result *out)
 {
@@ -132,10 +146,15 @@ static kim_err run_tokens(bench *b, const bench_row *r, run_result *out)
         if (isnan(b->start_to_first_token) && !r->n_depth)
             b->start_to_first_token = now_seconds() - b->started;
     }
+    const bool alone = !kim_session_logits(s); // the first token is read apart
+    const uint64_t before = work_of(b).answer_steps;
     const moment start = take_moment(b);
     if (!err && r->n_gen)
         err = answer(b, &tokens[r->n_prompt], r->n_gen);
     add_time(out, start, take_moment(b));
+    const uint32_t steps = (uint32_t)(work_of(b).answer_steps - before);
+    if (steps) // there are drafts
+        out->steps = (r->n_prompt + b->batch - 1) / b->batch + steps + alone;
     return err;
 }
 
@@ -181,20 +200,6 @@ static kim_err run_images(const bench *b, bench_row *r, run_result *out)
     return err;
 }
 
-static kim_session_stats work_of(const bench *b)
-{
-    kim_session_stats work;
-    kim_batch_stats together;
-    if (!b->together) {
-        kim_session_get_stats(b->o.session, &work);
-        return work;
-    }
-    kim_batch_get_stats(b->together, &together);
-    return (kim_session_stats){ .dispatches = together.dispatches,
-                                .submits = together.submits,
-                                .barriers = together.barriers };
-}
-
 static kim_err run_row(bench *b, bench_row *r, run_result *out)
 {
     *out = (run_result){ .first_token = NAN };
@@ -213,6 +218,9 @@ static kim_err run_row(bench *b, bench_row *r, run_result *out)
     out->work.dispatches -= before.dispatches;
     out->work.barriers -= before.barriers;
     out->work.submits -= before.submits;
+    out->work.answer_steps -= before.answer_steps;
+    out->work.drafted -= before.drafted;
+    out->work.accepted -= before.accepted;
     return err;
 }
 
@@ -257,7 +265,7 @@ kim_err bench_measure(bench *b, bench_row *r)
     const uint32_t tokens =
         r->n_images ? r->n_images * b->info.image_tokens : (r->n_prompt + r->n_gen) * r->n_sessions;
     cost c = cost_of(b, r);
-    double host = 0, joules = 0, clock = 0;
+    double host = 0, joules = 0, clock = 0, steps = 0, drafted = 0, accepted = 0;
     name_row(b, r);
     r->samples_ns = checked(calloc(n, sizeof *r->samples_ns));
     r->samples_ts = checked(calloc(n, sizeof *r->samples_ts));
@@ -272,6 +280,9 @@ kim_err bench_measure(bench *b, bench_row *r)
         host += result.seconds - result.waited;
         joules += result.joules;
         clock += result.clock_mhz;
+        steps += result.steps ? result.steps : c.steps;
+        drafted += (double)result.work.drafted;
+        accepted += (double)result.work.accepted;
     }
     kim_batch_destroy(&b->together);
     if (err)
@@ -285,23 +296,27 @@ kim_err bench_measure(bench *b, bench_row *r)
     r->ttft_ms = bench_mean(r->samples_ttft_ns, n) * 1e-6;
     r->joules_per_token = joules / n / tokens;
     r->clock_mhz = clock / n;
+    r->drafted = result.work.answer_steps ? drafted : NAN;
+    r->accepted = result.work.answer_steps ? accepted : NAN;
+    r->drafts_right = accepted / drafted;
     if (r->n_images) {
         r->bandwidth_gbs = r->dispatches_per_step = r->barriers_per_step = r->submits_per_step =
             r->host_us_per_step = NAN;
         return KIM_OK;
     }
-    r->bandwidth_gbs = c.bytes / r->avg_ns;
-    r->gflops = c.operations / r->avg_ns;
+    r->bandwidth_gbs = drafted > 0 ? NAN : c.bytes / r->avg_ns; // of plain steps
+    r->gflops = drafted > 0 ? NAN : c.operations / r->avg_ns;
     r->dispatches_per_step = (double)result.work.dispatches / c.steps;
     r->barriers_per_step = (double)result.work.barriers / c.steps;
     r->submits_per_step = (double)result.work.submits / c.steps;
-    r->host_us_per_step = host * 1e6 / n / c.steps;
+    r->host_us_per_step = host * 1e6 / steps;
     return KIM_OK;
 }
 
 kim_err bench_measure_peaks(bench *b)
 {
     kim_session_destroy(&b->o.session);
+    kim_model_destroy(&b->o.draft);
     kim_model_destroy(&b->o.model);
     // under validation layers they would be those of the layers
     kim_err err =

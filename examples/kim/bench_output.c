@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *model_text(const bench *b)
+static const char *model_text(const kim_model_info *i)
 {
-    return *b->info.name ? b->info.name : *b->info.size ? b->info.size : b->info.architecture;
+    return *i->name ? i->name : *i->size ? i->size : i->architecture;
 }
 
 static void add_row(cells *c, const bench_row *r)
@@ -35,6 +35,9 @@ static void add_row(cells *c, const bench_row *r)
     cells_number(c, "host_us_per_step", r->host_us_per_step);
     cells_number(c, "joules_per_token", r->joules_per_token);
     cells_number(c, "clock_mhz", r->clock_mhz);
+    cells_number(c, "draft_n", r->drafted); // as llama.cpp's server names them
+    cells_number(c, "draft_n_accepted", r->accepted);
+    cells_number(c, "drafts_right", r->drafts_right);
 }
 
 static void add_run(cells *c, const bench *b)
@@ -43,6 +46,8 @@ static void add_run(cells *c, const bench *b)
     cells_text(c, "type_k",
                given.cache_type ? given.cache_type : "f16"); // as llama-bench names them
     cells_text(c, "type_v", given.cache_type ? given.cache_type : "f16");
+    cells_number(c, "lookup", given.lookup != 0);
+    cells_text(c, "model_draft", given.model_draft ? model_text(&b->draft) : "");
     cells_number(c, "load_open_s", b->load.open_seconds);
     cells_number(c, "load_file_bytes", (double)b->info.file_bytes);
     cells_number(c, "load_pipelines_s", b->made.pipeline_seconds);
@@ -53,7 +58,7 @@ static void add_run(cells *c, const bench *b)
     cells_number(c, "memory_peak_bytes", (double)b->memory_peak);
     cells_peaks(c, b->peaks);
     cells_text(c, "energy_source", sensors_source(b->sensors));
-    cells_text(c, "model", model_text(b));
+    cells_text(c, "model", model_text(&b->info));
     cells_number(c, "model_parameters", (double)b->info.parameters);
     cells_number(c, "model_bytes", (double)b->weights);
     cells_device(c, b->o.gpu);
@@ -92,6 +97,11 @@ cJSON *bench_json(bench *b)
 
 // ---------------------------------------------------------------------------------------- table
 
+static bool has_drafts(void)
+{
+    return given.lookup || given.model_draft;
+}
+
 static void print_table(const bench *b)
 {
     static const struct column {
@@ -113,15 +123,16 @@ static void print_table(const bench *b)
         { "host us", offsetof(bench_row, host_us_per_step), 1, 0, "" },
         { "J/token", offsetof(bench_row, joules_per_token), 1, 3, "" },
         { "MHz", offsetof(bench_row, clock_mhz), 1, 0, "" },
+        { "drafts right", offsetof(bench_row, drafts_right), 100, 0, "%" }, // last: if there are
     };
-    enum { N_COLUMNS = sizeof columns / sizeof *columns };
+    const int n_columns = sizeof columns / sizeof *columns - !has_drafts();
     char bytes[32], text[64];
     printf("| %-24s | %10s | %10s | %-16s | %18s |", "model", "size", "params", "test", "t/s");
-    for (int i = 0; i < N_COLUMNS; i++)
+    for (int i = 0; i < n_columns; i++)
         printf(" %9s |", columns[i].title);
     printf("\n| ------------------------ | ---------: | ---------: | ---------------- | "
            "-----------------: |");
-    for (int i = 0; i < N_COLUMNS; i++)
+    for (int i = 0; i < n_columns; i++)
         printf(" %.*s: |", (int)(strlen(columns[i].title) > 9 ? strlen(columns[i].title) - 1 : 8),
                "------------------------");
     putchar('\n');
@@ -133,9 +144,9 @@ static void print_table(const bench *b)
                  (double)b->info.parameters / (b->info.parameters < 1000000000 ? 1e6 : 1e9),
                  b->info.parameters < 1000000000 ? 'M' : 'B');
         // the sign takes two bytes and one column
-        printf("| %-24s | %10s | %10s | %-16s | %19s |", model_text(b),
+        printf("| %-24s | %10s | %10s | %-16s | %19s |", model_text(&b->info),
                format_bytes(b->weights, bytes), parameters, r->test, speed);
-        for (int k = 0; k < N_COLUMNS; k++) {
+        for (int k = 0; k < n_columns; k++) {
             const double value = *(const double *)((const char *)r + columns[k].offset);
             printf(" %*s |", (int)(strlen(columns[k].title) > 9 ? strlen(columns[k].title) : 9),
                    figure(value * columns[k].scale, columns[k].decimals, columns[k].unit, text));
@@ -144,14 +155,32 @@ static void print_table(const bench *b)
     }
 }
 
+// What guesses, and how often it was right in all tests.
+static void print_drafts(const bench *b)
+{
+    double drafted = 0, accepted = 0;
+    for (uint32_t i = 0; i < b->n_rows; i++)
+        if (b->rows[i].drafted > 0) {
+            drafted += b->rows[i].drafted;
+            accepted += b->rows[i].accepted;
+        }
+    printf("drafts: %s%s%s, %.0f of %.0f right\n", given.lookup ? "looked up" : "",
+           given.lookup && given.model_draft ? " or of "
+           : given.model_draft               ? "of "
+                                             : "",
+           given.model_draft ? model_text(&b->draft) : "", accepted, drafted);
+}
+
 static void print_notes(const bench *b)
 {
     char bytes[32], text[32];
-    puts(
-        "\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
-        "a\n"
-        "step: one token of each session, or a batch of a prompt; t/s is that of all sessions, of\n"
-        "which there are N in a test \"x N\". Of pictures, tokens are soft tokens.");
+    puts("\nDispatches, barriers, submits and the host's time (not waiting for the device) are of "
+         "a\n"
+         "step: one token of each session, with drafts several, or a batch of a prompt; t/s is "
+         "that\n"
+         "of all sessions, of which there are N in a test \"x N\". Of pictures, tokens are soft "
+         "tokens.\n"
+         "With drafts there is no GB/s and no GFLOP/s: how much is read depends on them.");
     printf("\nload: open %.3f s (%s), %u pipelines %.3f s, upload %.3f s", b->load.open_seconds,
            format_bytes(b->info.file_bytes, bytes), b->made.pipelines, b->made.pipeline_seconds,
            b->load.upload_seconds);
@@ -160,6 +189,8 @@ static void print_notes(const bench *b)
     printf("; start to first token %s", figure(b->start_to_first_token, 3, " s\n", text));
     if (isnan(b->start_to_first_token))
         putchar('\n');
+    if (has_drafts())
+        print_drafts(b);
     printf("memory on the device: %s at most\n", format_bytes(b->memory_peak, bytes));
     print_peaks(b->peaks);
     printf("energy: %s\n", *sensors_source(b->sensors) ? sensors_source(b->sensors) : "n/a");

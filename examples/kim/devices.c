@@ -26,6 +26,7 @@ static const struct {
     { "cooperative_matrix", "cooperative matrix", OF(cooperative_matrix) },
     { "cooperative_matrix_nv", "NV cooperative matrix 2", OF(cooperative_matrix_nv) },
     { "subgroup_size_control", "subgroup size control", OF(subgroup_size_control) },
+    { "subgroup_quads", "subgroup quads", OF(subgroup_quads) },
     { "host_memory_import", "host memory import", OF(host_memory_import) },
     { "calibrated_timestamps", "calibrated timestamps", OF(calibrated_timestamps) },
     { "memory_budget", "memory budget", OF(memory_budget) },

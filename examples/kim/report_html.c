@@ -92,6 +92,7 @@ static const column model_columns[] = {
     { "host", "host_us_per_step", NULL, 1, 0, " us", "of a step, not waiting for the device" },
     { "energy", "joules_per_token", NULL, 1, 3, " J", "of a token" },
     { "clock", "clock_mhz", NULL, 1, 0, " MHz", "mean while it ran" },
+    { "drafts right", "drafts_right", NULL, 100, 0, "%", "of the tokens that were guessed" },
 };
 
 static const column kernel_columns[] = {
