@@ -41,8 +41,21 @@ kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p)
     kim_err err = KIM_OK;
     const head_shape shape = { m->arch.heads, m->arch.kv_heads, m->arch.head };
     const uint32_t keys[2] = { m->arch.window ? m->arch.window : p->context, p->context };
-    ops_needs needs = {
-        .matmul = weight_bits(&m->embedding),
+    pipeline_key *list = NULL;
+    uint32_t count, n = 0;
+    needed_matrix *matrices = calloc(4 * m->arch.layers + 1, sizeof *matrices);
+    REQUIRE_MEMORY(matrices);
+    matrices[n++].w = &m->embedding;
+    for (uint32_t i = 0; i < m->arch.layers; i++) {
+        const layer_weights *w = &m->layers[i];
+        matrices[n++] = (needed_matrix){ .w = &w->qkv };
+        matrices[n++] = (needed_matrix){ .w = &w->o, .norms = true };
+        matrices[n++] = (needed_matrix){ .w = &w->gate_up };
+        matrices[n++] = (needed_matrix){ .w = &w->down, .norms = true };
+    }
+    const ops_needs needs = {
+        .matrices = matrices,
+        .n_matrices = n,
         .embed = weight_bits(&m->embedding),
         .shapes = &shape,
         .n_shapes = 1,
@@ -52,17 +65,10 @@ kim_err session_make_pipelines(const kim_model *m, const kim_session_params *p)
         .rows = p->batch,
         .sample = true,
     };
-    for (uint32_t i = 0; i < m->arch.layers; i++) {
-        const layer_weights *w = &m->layers[i];
-        needs.matmul |= weight_bits(&w->qkv) | weight_bits(&w->o) | weight_bits(&w->down);
-        needs.matmul_norm |= weight_bits(&w->o) | weight_bits(&w->down);
-        *(w->gate_up.paired ? &needs.paired : &needs.matmul) |= weight_bits(&w->gate_up);
-    }
-    pipeline_key *list = NULL;
-    uint32_t count;
     TRY(ops_list_pipelines(m->gpu, &needs, &list, &count));
     TRY(pipeline_get_all(m->gpu, list, count));
 error:
+    free(matrices);
     free(list);
     return err;
 }

@@ -186,7 +186,7 @@ static pipeline_key pipeline_of_matmul(const kernel *k)
     const kernel_params *p = &k->p;
     const uint32_t flags = matmul_flags(&params, k->matrices->parts);
     if (k->way == MATMUL_FEW)
-        return matmul_pipeline(k->gpu, p->type, p->paired, p->columns, flags);
+        return matmul_pipeline(k->gpu, k->matrices->parts, p->paired, p->columns, flags);
     return matmul_tile_pipeline(k->gpu, k->way, p->type, flags | (p->paired ? MATMUL_GLU : 0));
 }
 
@@ -333,7 +333,7 @@ error:
 
 static pipeline_key pipeline_of_matmul_norm(const kernel *k)
 {
-    return matmul_pipeline(k->gpu, k->p.type, false, 1, MATMUL_NORM);
+    return matmul_pipeline(k->gpu, k->matrices->parts, false, 1, MATMUL_NORM);
 }
 
 const kernel_class kernel_matmul_norm = {

@@ -49,8 +49,7 @@ static kim_err matmul_few(stream *st, const matmul_params *p, const linear_part 
     const linear *w = p->w;
     const uint32_t flags = matmul_flags(p, part) | (norm ? MATMUL_NORM : 0);
     assert(!w->paired || !(flags & ~(uint32_t)MATMUL_TAIL));
-    const pipeline_key key =
-        matmul_pipeline(stream_gpu(st), part->type, w->paired, p->columns, flags);
+    const pipeline_key key = matmul_pipeline(stream_gpu(st), part, w->paired, p->columns, flags);
     const uint64_t y_offset = part_offset(w, part);
     const span y_part = span_part(p->y, y_offset, p->y->bytes - y_offset);
     const uint32_t at_once = key.constants[MATMUL_COLUMNS];

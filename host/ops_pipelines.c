@@ -10,7 +10,9 @@
 #define SPLIT_KEYS_CPU 512 // its cores, more
 #define MAX_SPLITS 128
 #define MAX_SPLITS_CPU 8
-#define UNIT_WORKGROUPS 4      // of decode attention that a compute unit runs at once, at the least
+#define UNIT_WORKGROUPS 4 // that a compute unit runs at once, at the least
+#define CHUNK_MOST 64     // weights of a row that one lane takes at a time, at most: weights.glsl
+#define FEW_LANES 256     // of a workgroup of a product of few columns, at most
 #define TILE_ATTENTION_ROWS 32 // from here on attention goes by matrices, where it can
 #define TILE_ATTENTION_DEPTH 64
 #define FULL_DIMENSIONS 40 // of a lane of attention_full on a GPU, at most
@@ -39,22 +41,54 @@ static uint32_t weight_index(const weight_type *type)
     return (uint32_t)(type - weight_types);
 }
 
+// Compute units, or what a device of its kind has at least.
+static uint32_t units_of(const kim_gpu *g)
+{
+    const uint32_t usual = g->info.type == KIM_DEVICE_DISCRETE ? 32 : 8;
+    return g->info.compute_units ? g->info.compute_units : usual;
+}
+
+// How lanes of a GPU share a product of `columns`, at most eight. What was measured is for
+// FEW_ROWS, or as many rows as fill the device; where there are fewer, more lanes share each sum,
+// until as many run as there, or each has one chunk of weights.
+static few_shape few_shape_of(const kim_gpu *g, const linear_part *part, uint32_t columns)
+{
+    few_shape s = few_shapes[g->few_shape];
+    const uint32_t groups = divide_up(part->rows, WEIGHT_GROUP);
+    const uint32_t chunks = divide_up(part->blocks * part->type->block, CHUNK_MOST);
+    const uint32_t device = UNIT_WORKGROUPS * units_of(g);
+    const uint32_t measured = divide_up(FEW_ROWS, WEIGHT_GROUP * s.groups);
+    const uint32_t workgroups = device < measured ? device : measured;
+    const uint32_t most = workgroups * s.groups * s.slices / groups; // for as many lanes
+    const uint32_t lane_bytes = columns * 8 + 4; // shared: sums of two rows, and the norms'
+    if (divide_up(groups, s.groups) < workgroups)
+        s.groups = 1;
+    while (2 * s.slices <= most && s.slices < chunks) {
+        const uint32_t lanes = 8 * s.groups * 2 * s.slices;
+        if (lanes > FEW_LANES || lanes > g->limits.maxComputeWorkGroupInvocations ||
+            lanes * lane_bytes + 4 > g->limits.maxComputeSharedMemorySize)
+            break;
+        s.slices *= 2;
+    }
+    return s;
+}
+
 // Few columns: lanes share each sum, and the weights are read once. Many: lanes share columns.
-pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
+pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool paired,
                              uint32_t columns, uint32_t flags)
 {
     const bool cpu = g->info.type == KIM_DEVICE_CPU;
     uint32_t at_once = columns > 1 && g->pass ? 8 : 1; // eight lanes load for eight columns
     while (at_once < columns && at_once < MAX_COLUMNS)
         at_once *= 2;
-    const few_shape few = few_shapes[g->few_shape];
+    const few_shape few = few_shape_of(g, part, at_once);
     const uint32_t slices = cpu || at_once > 8 ? 1 : few.slices;
     const uint32_t groups = cpu ? 1 : at_once > 8 ? 8 : few.groups;
     // x, which is gathered there, serves several groups of rows; sums of slices are shared memory
     const uint32_t sets = !g->pass || slices > 1 ? 1 : at_once > 8 ? 2 : 4;
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
-        .variant = first + weight_index(type),
+        .variant = first + weight_index(part->type),
         .constants = { 8 * groups * slices, at_once, slices, groups, flags, sets },
     };
 }
@@ -142,13 +176,6 @@ uint32_t attention_most_splits(uint32_t keys)
 {
     const uint32_t splits = keys / SPLIT_KEYS;
     return splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
-}
-
-// Compute units, or what a device of its kind has at least.
-static uint32_t units_of(const kim_gpu *g)
-{
-    const uint32_t usual = g->info.type == KIM_DEVICE_DISCRETE ? 32 : 8;
-    return g->info.compute_units ? g->info.compute_units : usual;
 }
 
 // Queries of one workgroup of attention: what is loaded for them all serves more of them; with
@@ -314,14 +341,14 @@ error:
     return err;
 }
 
-static kim_err add_matmul(key_list *l, const kim_gpu *g, const weight_type *type, bool paired,
+static kim_err add_matmul(key_list *l, const kim_gpu *g, const linear_part *part, bool paired,
                           uint32_t columns, uint32_t flags)
 {
     kim_err err = KIM_OK;
-    const matmul_way way = matmul_way_of(g, type, columns, true);
+    const matmul_way way = matmul_way_of(g, part->type, columns, true);
     if (way == MATMUL_FEW)
-        return add_key(l, matmul_pipeline(g, type, paired, columns, flags));
-    TRY(add_key(l, matmul_tile_pipeline(g, way, type, flags | (paired ? MATMUL_GLU : 0))));
+        return add_key(l, matmul_pipeline(g, part, paired, columns, flags));
+    TRY(add_key(l, matmul_tile_pipeline(g, way, part->type, flags | (paired ? MATMUL_GLU : 0))));
     if (matmul_way_packs(way))
         TRY(add_key(l, pack_pipeline(g, way)));
 error:
@@ -331,19 +358,18 @@ error:
 static kim_err add_matmuls(key_list *l, const kim_gpu *g, const ops_needs *needs)
 {
     kim_err err = KIM_OK;
-    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++) {
-        const weight_type *type = &weight_types[i];
-        for (uint32_t rows = 1; rows <= needs->rows; rows *= 2) {
-            if (needs->matmul >> i & 1)
-                TRY(add_matmul(l, g, type, false, rows, 0));
-            if (needs->paired >> i & 1)
-                TRY(add_matmul(l, g, type, true, rows, 0));
+    for (uint32_t i = 0; i < needs->n_matrices; i++) {
+        const linear *w = needs->matrices[i].w;
+        for (uint32_t j = 0; j < w->n_parts; j++) {
+            for (uint32_t rows = 1; rows <= needs->rows; rows *= 2)
+                TRY(add_matmul(l, g, &w->parts[j], w->paired, rows, 0));
+            if (needs->matrices[i].norms && w->n_parts == 1)
+                TRY(add_key(l, matmul_pipeline(g, w->parts, false, 1, MATMUL_NORM)));
         }
-        if (needs->matmul_norm >> i & 1)
-            TRY(add_key(l, matmul_pipeline(g, type, false, 1, MATMUL_NORM)));
-        if (needs->embed >> i & 1)
-            TRY(add_key(l, embed_pipeline(g, type)));
     }
+    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
+        if (needs->embed >> i & 1)
+            TRY(add_key(l, embed_pipeline(g, &weight_types[i])));
 error:
     return err;
 }
@@ -390,7 +416,7 @@ static kim_err add_encoder(key_list *l, const kim_gpu *g, const ops_needs *needs
         const matmul_params *p = &needs->products[i];
         for (uint32_t j = 0; j < p->w->n_parts; j++) {
             const linear_part *part = &p->w->parts[j];
-            TRY(add_matmul(l, g, part->type, p->w->paired, p->columns, matmul_flags(p, part)));
+            TRY(add_matmul(l, g, part, p->w->paired, p->columns, matmul_flags(p, part)));
         }
     }
     if (needs->full_head) {

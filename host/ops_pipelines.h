@@ -32,8 +32,11 @@ enum {
 
 #define SPLIT_ROWS 8 // of a session, for which attention cuts its keys: not for more at once
 
+#define FEW_ROWS 2560 // of the products of few columns that are measured, at least: see tuning.c
+
 // How lanes of a GPU share a product of up to eight columns: so many add up each sum, and so many
-// groups of rows are in a workgroup. Which one is fastest is measured, see tuning.h.
+// groups of rows are in a workgroup. Which one is fastest is measured, see tuning.h; where there
+// are few rows, more lanes share a sum.
 typedef struct few_shape {
     const char *name;
     uint32_t slices, groups;
@@ -62,7 +65,7 @@ static inline kim_handle handle_part(const stream *st, const span *s, uint64_t a
 }
 
 // flags: MATMUL_BIAS and so on; 0 for paired rows
-pipeline_key matmul_pipeline(const kim_gpu *g, const weight_type *type, bool paired,
+pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool paired,
                              uint32_t columns, uint32_t flags);
 // way: any but MATMUL_FEW; flags: MATMUL_GLU for paired rows
 pipeline_key matmul_tile_pipeline(const kim_gpu *g, matmul_way way, const weight_type *type,
@@ -97,11 +100,17 @@ uint32_t attention_splits(const kim_gpu *g, const head_shape *shape, uint32_t ke
 // The most there can be of them on any device.
 uint32_t attention_most_splits(uint32_t keys);
 
+typedef struct needed_matrix {
+    const linear *w;
+    bool norms; // by op_matmul_norm too
+} needed_matrix;
+
 // What a program will ask of the operations.
 typedef struct ops_needs {
-    uint32_t matmul, paired, embed; // sets of weight types: bit i is weight_types[i]
-    uint32_t matmul_norm;           // likewise
-    const head_shape *shapes;       // [n_shapes]
+    const needed_matrix *matrices; // [n_matrices] of the steps
+    uint32_t n_matrices;
+    uint32_t embed;           // a set of weight types: bit i is weight_types[i]
+    const head_shape *shapes; // [n_shapes]
     uint32_t n_shapes;
     const uint32_t *keys; // [n_keys] that queries see at most, of each kind of cache
     uint32_t n_keys;

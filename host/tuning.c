@@ -110,13 +110,14 @@ static const kernel_params many_checks[] = {
 static const kernel_params many_times[] = {
     PRODUCT(Q4_K, 4096, 1024, 512, .spread = 1),
 };
+// The first has as many rows as are timed; the last so few that more lanes share a sum.
 static const kernel_params few_checks[] = {
-    PRODUCT(Q8_0, 146, 544, 3, .paired = true),
+    PRODUCT(Q8_0, FEW_ROWS + 34, 544, 3, .paired = true),
     PRODUCT(Q4_K, 83, 512, 8, .extreme = true),
-    { .op = KERNEL_MATMUL_NORM, .images = Q4_K, .rows = 516, .width = 512, .columns = 1 },
+    { .op = KERNEL_MATMUL_NORM, .images = Q4_K, .rows = 516, .width = 2048, .columns = 1 },
 };
 static const kernel_params few_times[] = {
-    PRODUCT(Q4_K, 2560, 2560, 1, .spread = 1),
+    PRODUCT(Q4_K, FEW_ROWS, 2560, 1, .spread = 1),
     PRODUCT(Q8_0, 4096, 2560, 1, .spread = 1),
 };
 

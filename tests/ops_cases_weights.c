@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/ops_pipelines.h"
 #include "host/reference_dequant.h"
 #include "host/reference_ops.h"
 
@@ -557,8 +558,82 @@ static void norm_cases(ops_run *run)
     }
 }
 
+// --------------------------------------------------------------------------------- of few rows
+
+// How many lanes share a sum: by rows and columns, for the device's units and what was measured.
+static void check_slices(ops_run *run)
+{
+    static const struct {
+        uint32_t rows, width, columns, units, shape, slices, groups;
+    } cases[] = {
+        { 2560, 2560, 1, 96, 0, 8, 1 },                                  // as was measured
+        { 262144, 640, 1, 96, 3, 8, 2 }, { 2048, 2560, 1, 96, 0, 8, 1 }, // not twice as many
+        { 1024, 2560, 1, 96, 0, 16, 1 }, { 1024, 2560, 1, 96, 1, 8, 1 },
+        { 256, 2560, 1, 96, 0, 32, 1 }, // of a workgroup there are 256 at most
+        { 256, 2560, 1, 96, 4, 32, 1 }, // more workgroups instead of twice the groups
+        { 256, 640, 1, 96, 0, 16, 1 },  // ten chunks
+        { 256, 2560, 8, 96, 0, 32, 1 },  { 1024, 2560, 1, 16, 0, 8, 1 }, // few units have enough
+        { 256, 2560, 1, 8, 0, 16, 1 },   { 16, 32, 1, 96, 0, 8, 1 },
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const weight_type *type = named("Q8_0");
+        const linear_part part = { .type = type,
+                                   .rows = cases[i].rows,
+                                   .blocks = cases[i].width / type->block };
+        run->gpu->info.compute_units = cases[i].units;
+        run->gpu->few_shape = cases[i].shape;
+        const pipeline_key key = matmul_pipeline(run->gpu, &part, false, cases[i].columns, 0);
+        const uint32_t slices = key.constants[MATMUL_SLICES], groups = key.constants[MATMUL_GROUPS];
+        if (slices == cases[i].slices && groups == cases[i].groups)
+            continue;
+        printf("%u rows of %u, %u columns, %u units: %u lanes and %u groups, not %u and %u\n",
+               cases[i].rows, cases[i].width, cases[i].columns, cases[i].units, slices, groups,
+               cases[i].slices, cases[i].groups);
+        run->failures++;
+    }
+}
+
+// As on a large GPU: up to 32 lanes share a sum.
+static void few_rows_cases(ops_run *run)
+{
+    static const uint32_t columns[] = { 1, 2 };
+    kim_gpu *g = run->gpu;
+    const kim_device_info kept = g->info;
+    const VkPhysicalDeviceLimits limits = g->limits;
+    const uint32_t kept_shape = g->few_shape;
+    const bool passes = g->pass;
+    g->info.type = KIM_DEVICE_DISCRETE;
+    g->pass = false;
+    g->limits.maxComputeWorkGroupInvocations = g->limits.maxComputeSharedMemorySize = UINT32_MAX;
+    check_slices(run);
+    g->limits = limits;
+    g->info.compute_units = 96;
+    g->few_shape = 0;
+    matrix_params p = { .types = { named("Q4_K") }, .rows = { 37 }, .n = 1, .width = 2560 };
+    matmul_cases(run, &p, columns, 1, 1);
+    p = (matrix_params){ .types = { named("Q8_0") }, .rows = { 37 }, .n = 1, .width = 2560 };
+    matmul_cases(run, &p, columns, 2, 1);
+    p = (matrix_params){ .types = { named("Q8_0") }, .rows = { 256 }, .n = 1, .width = 640 };
+    matmul_cases(run, &p, columns, 1, 1);
+    p = (matrix_params){ .types = { named("Q8_0"), named("Q8_0") },
+                         .rows = { 50, 50 },
+                         .n = 2,
+                         .width = 544,
+                         .paired = true };
+    matmul_cases(run, &p, columns, 1, 0.5);
+    p = (matrix_params){ .types = { named("Q5_0") }, .rows = { 640 }, .n = 1, .width = 2048 };
+    test_matrix m;
+    matrix_create(&m, run, &p);
+    norm_case(run, &m);
+    matrix_destroy(&m);
+    g->info = kept;
+    g->few_shape = kept_shape;
+    g->pass = passes;
+}
+
 void cases_weights(ops_run *run)
 {
+    few_rows_cases(run);
     norm_cases(run);
     epilogue_cases(run);
     for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)

@@ -34,6 +34,7 @@ typedef struct options {
 } options;
 
 #define ENCODER_PRODUCTS 4
+#define MANY_ROWS 262144
 
 // The products of an encoder's layers: q, k and v; the output; up; down, whose rows of 4304 end
 // inside a block where the type lets them.
@@ -47,6 +48,29 @@ static void list_products(const linear *w, matmul_params *to)
     to[2].gelu = true;
     to[3].add = true;
     to[3].x_width = w->width - w->parts->type->block / 2;
+}
+
+// Matrices of some types.
+typedef struct every_type {
+    linear_part parts[WEIGHT_TYPE_COUNT];
+    linear matrices[2 * WEIGHT_TYPE_COUNT];
+    needed_matrix needed[2 * WEIGHT_TYPE_COUNT];
+    uint32_t n;
+} every_type;
+
+// types: bit i is weight_types[i]
+// paired: paired ones too
+static void fill_every_type(every_type *e, uint32_t types, uint32_t rows, bool paired)
+{
+    e->n = 0;
+    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++) {
+        e->parts[i] = (linear_part){ .type = &weight_types[i], .rows = rows, .blocks = 80 };
+        for (uint32_t glu = 0; glu <= (uint32_t)paired && types >> i & 1; glu++) {
+            linear *w = &e->matrices[e->n];
+            *w = (linear){ .parts = &e->parts[i], .n_parts = 1, .paired = glu };
+            e->needed[e->n++] = (needed_matrix){ .w = w, .norms = !glu };
+        }
+    }
 }
 
 // The shapes of 270M, 1B, 4B, 12B and 27B, and of small heads; caches of a window and of
@@ -68,12 +92,12 @@ static kim_err list_one_way(const kim_gpu *gpu, kv_type kv, pipeline_key **keys,
         { 4, 1, 256 }, { 8, 4, 256 }, { 16, 8, 256 }, { 32, 16, 128 }, { 8, 1, 64 }, { 6, 2, 96 },
     };
     static const uint32_t keys_seen[] = { 512, 1024, 2048, 131072 };
-    const uint32_t every = (1u << WEIGHT_TYPE_COUNT) - 1;
+    every_type every;
+    fill_every_type(&every, (1u << WEIGHT_TYPE_COUNT) - 1, MANY_ROWS, true);
     const ops_needs needs = {
-        .matmul = every,
-        .matmul_norm = every,
-        .paired = every,
-        .embed = every,
+        .matrices = every.needed,
+        .n_matrices = every.n,
+        .embed = (1u << WEIGHT_TYPE_COUNT) - 1,
         .shapes = shapes,
         .n_shapes = sizeof shapes / sizeof *shapes,
         .keys = keys_seen,
@@ -106,19 +130,24 @@ error:
     return err;
 }
 
-// What tuning.h may choose besides, for weights of two types: the shapes are the same for all.
+// What tuning.h may choose besides, and what few rows take, for weights of two types: the shapes
+// are the same for all.
 static kim_err list_shapes(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
 {
     kim_err err = KIM_OK;
     pipeline_key *some = NULL;
+    every_type some_types;
     uint32_t types = 0, n;
     for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i++)
         if (weight_types[i].ggml == 8 || weight_types[i].ggml == 12) // Q8_0, Q4_K
             types |= 1u << i;
-    for (uint32_t i = 1; i < FEW_SHAPES || i < TILE_SHAPES; i++) {
+    for (uint32_t i = 0; i < FEW_SHAPES || i < TILE_SHAPES; i++) {
+        fill_every_type(&some_types, types, i ? MANY_ROWS : 256, false);
         gpu->few_shape = i < FEW_SHAPES ? i : 0;
         gpu->tile_shape = i < TILE_SHAPES ? i : 0;
-        const ops_needs needs = { .matmul = types, .matmul_norm = types, .rows = 64 };
+        const ops_needs needs = { .matrices = some_types.needed,
+                                  .n_matrices = some_types.n,
+                                  .rows = 64 };
         TRY(ops_list_pipelines(gpu, &needs, &some, &n));
         TRY(add_keys(keys, count, some, n));
         free(some);
