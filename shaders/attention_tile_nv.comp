@@ -3,10 +3,9 @@
 // What attention_tile.comp computes, on matrices that can be reduced, converted and changed element by
 // element (VK_NV_cooperative_matrix2): scores and weights never leave them.
 //
-// A subgroup takes N queries, and all of the keys and dimensions. A query is a column: the best score
-// of a column is found in few lanes, and on AMD and lavapipe a matrix of sums turns into a right-hand
-// one at the cost of an exchange between half subgroups; into a left-hand one it would be transposed.
-// For each block of KEYS keys:
+// A subgroup takes N queries, all keys and all dimensions. A query is a column: on AMD two lanes have
+// it, so that its best score takes one exchange between them, and a matrix of sums becomes a right-hand
+// one by as little; to become a left-hand one it would be transposed. For each block of KEYS keys:
 //     scores = k * q^T                          K is staged DEPTH dimensions at a time
 //     weights = 2^(scores - best), as fp16      scores are in units of ln 2
 //     sum = sum * correction + v^T * weights    V is staged likewise, by dimensions
@@ -117,7 +116,7 @@ void multiply_values(uint head, uint first_key, MATRIX_WEIGHT weight[BLOCK])
 // By way of shared memory: which lane holds which element is the device's own affair.
 void store_sums(uint first_row, uint last_row, uint first_head)
 {
-    const uint from = gl_SubgroupID * M * N / 2;
+    const uint from = gl_SubgroupID * M * N / 2; // a matrix each stands in what is staged
     barrier(); // what was staged has been multiplied
     [[unroll]] for (uint i = 0; i < TALL; i++) {
         coopMatStore(sum[i], stage, from, M / 2, gl_CooperativeMatrixLayoutColumnMajor);
