@@ -256,6 +256,12 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
     };
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV matrix_nv = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV,
+    };
+    VkPhysicalDeviceMaintenance4Features maintenance = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_FEATURES,
+    };
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
     };
@@ -273,6 +279,12 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
     if (has_extension(&list, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME)) {
         matrix.pNext = features.pNext;
         features.pNext = &matrix;
+    }
+    if (has_extension(&list, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME) &&
+        p->apiVersion >= VK_API_VERSION_1_3) {
+        maintenance.pNext = features.pNext;
+        matrix_nv.pNext = &maintenance;
+        features.pNext = &matrix_nv;
     }
     if (has_extension(&list, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME)) {
         dot.pNext = features.pNext;
@@ -311,7 +323,11 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
         matrix.cooperativeMatrix && f12.vulkanMemoryModel && f12.vulkanMemoryModelDeviceScope;
     if (info->cooperative_matrix)
         describe_matrices(physical, info);
-    info->cooperative_matrix_nv = has_extension(&list, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);
+    // its shaders are of SPIR-V 1.6, whose workgroups of a specialised size need maintenance 4
+    info->cooperative_matrix_nv = info->cooperative_matrix && maintenance.maintenance4 &&
+                                  matrix_nv.cooperativeMatrixReductions &&
+                                  matrix_nv.cooperativeMatrixConversions &&
+                                  matrix_nv.cooperativeMatrixPerElementOperations;
     info->host_memory_import = has_extension(&list, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME);
     info->calibrated_timestamps = has_extension(&list, VK_EXT_CALIBRATED_TIMESTAMPS_EXTENSION_NAME);
     info->memory_budget = has_extension(&list, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);

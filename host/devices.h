@@ -52,8 +52,9 @@ typedef struct kim_device_info {
     // optional features, used where present
     bool buffer_device_address; // with 64-bit integers in shaders
     bool float16, int8, integer_dot_product;
-    bool cooperative_matrix;    // VK_KHR_cooperative_matrix
-    bool cooperative_matrix_nv; // VK_NV_cooperative_matrix2
+    bool cooperative_matrix; // VK_KHR_cooperative_matrix
+    // VK_NV_cooperative_matrix2 with reductions, conversions and operations on elements
+    bool cooperative_matrix_nv;
     bool subgroup_size_control;
     bool host_memory_import; // VK_EXT_external_memory_host
     bool calibrated_timestamps;

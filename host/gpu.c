@@ -80,9 +80,11 @@ typedef struct device_features {
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot;
     VkPhysicalDeviceSubgroupSizeControlFeatures subgroups;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices;
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV matrices_nv;
+    VkPhysicalDeviceMaintenance4Features maintenance;
     VkPhysicalDeviceVulkan12Features f12;
     VkPhysicalDeviceFeatures2 all;
-    const char *extensions[5];
+    const char *extensions[6];
     uint32_t n_extensions;
 } device_features;
 
@@ -107,6 +109,17 @@ static void list_features(const kim_gpu *g, device_features *f)
             .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
             .pNext = &f->subgroups,
             .cooperativeMatrix = VK_TRUE,
+        },
+        .matrices_nv = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV,
+            .pNext = &f->maintenance,
+            .cooperativeMatrixReductions = VK_TRUE,
+            .cooperativeMatrixConversions = VK_TRUE,
+            .cooperativeMatrixPerElementOperations = VK_TRUE,
+        },
+        .maintenance = {
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_FEATURES,
+            .maintenance4 = VK_TRUE,
         },
         .f12 = {
             .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
@@ -144,6 +157,11 @@ static void list_features(const kim_gpu *g, device_features *f)
         f->extensions[f->n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
         f->extensions[f->n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
         *next = &f->matrices;
+        next = &f->subgroups.pNext;
+    }
+    if (g->has_attention_nv) {
+        f->extensions[f->n_extensions++] = VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME;
+        *next = &f->matrices_nv;
     }
 }
 

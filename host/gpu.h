@@ -57,6 +57,8 @@ struct kim_gpu {
     kim_tuning tuning;                         // what was measured to choose these
     bool has_attention_tiles, attention_tiles; // attention of many rows by the device's matrices:
                                                // possible; taken, as by default on GPUs
+    bool has_attention_nv, attention_nv; // the same by attention_tile_nv.comp: possible; taken
+                                         // instead, if measured faster
     bool has_attention_quads,
         attention_quads; // attention of one row, with lanes that load for each
                          // other by fours: possible; taken, if measured faster

@@ -24,6 +24,15 @@ static bool attention_fits(const kim_matrix_shape *s)
            s->depth % 8 == 0 && s->rows * s->columns <= 256;
 }
 
+// Whether attention_tile_nv.comp can be made of them: its weights are multiplied as they come out
+// of the sums, and its queries stand in shared memory beside what is staged.
+static bool attention_nv_fits(const kim_gpu *g, const kim_matrix_shape *s)
+{
+    const uint32_t query = 2 * 256 + 16, stage = 8u << 10; // bytes
+    return s->rows == s->depth &&
+           4 * s->columns * query + stage <= g->limits.maxComputeSharedMemorySize;
+}
+
 void matmul_ways_find(kim_gpu *g)
 {
     const kim_device_info *d = &g->info;
@@ -39,6 +48,9 @@ void matmul_ways_find(kim_gpu *g)
         g->matmul_ways |= 1u << MATMUL_INT8;
     g->has_attention_tiles = has(g, MATMUL_HALF) && attention_fits(&d->matrix_half);
     g->attention_tiles = g->has_attention_tiles && d->type != KIM_DEVICE_CPU;
+    g->has_attention_nv = g->has_attention_tiles && d->cooperative_matrix_nv &&
+                          attention_nv_fits(g, &d->matrix_half) &&
+                          kim_spirv_table[KIM_VARIANT_ATTENTION_TILE_NV].code[g->address];
     g->has_attention_quads = d->subgroup_quads;
     g->matmul_way = d->type == KIM_DEVICE_CPU ? MATMUL_FEW
                     : has(g, MATMUL_HALF)     ? MATMUL_HALF
@@ -63,10 +75,11 @@ bool matmul_way_find(const char *name, matmul_way *way)
 
 kim_err matmul_way_set(kim_gpu *g, matmul_way way)
 {
+    const bool left_out = !kim_spirv_table[KIM_VARIANT_MATMUL_HALF_F16].code[g->address];
     if (!has(g, way))
         return kim_fail(KIM_ERR_UNSUPPORTED, "%s cannot multiply many columns the way '%s'%s%s",
-                        g->info.name, names[way], kim_build_missing_text[0] ? "; " : "",
-                        kim_build_missing_text);
+                        g->info.name, names[way], left_out ? "; " : "",
+                        left_out ? kim_build_missing_text : "");
     g->matmul_way = way;
     return KIM_OK;
 }

@@ -10,8 +10,8 @@
 #include "gpu.h"
 #include "weight_types.h"
 
-// Fills in g->matmul_ways, g->has_attention_tiles and _quads, and the defaults of what is taken;
-// before the device is made.
+// Fills in g->matmul_ways, g->has_attention_tiles, _nv and _quads, and the defaults of what is
+// taken; before the device is made.
 void matmul_ways_find(kim_gpu *g);
 
 // Chooses the way for all that is placed and recorded from now on; KIM_ERR_UNSUPPORTED if this

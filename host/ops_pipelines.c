@@ -232,7 +232,8 @@ bool attention_in_tiles(const kim_gpu *g, uint32_t rows)
 }
 
 // Four subgroups. As many queries as let q stand in 16 KiB of shared memory, and their sums in the
-// registers; on a CPU two matrices, which it compiles faster.
+// registers; on a CPU two matrices, which it compiles faster. With matrices of NV's second version
+// each subgroup has one matrix of queries.
 static pipeline_key attention_tile(const kim_gpu *g, enum kim_variant variant, uint32_t head,
                                    uint32_t group)
 {
@@ -241,6 +242,8 @@ static pipeline_key attention_tile(const kim_gpu *g, enum kim_variant variant, u
     uint32_t queries = head > 128 || subgroup < 16 || subgroup > 64 ? 32 : 64;
     if (g->info.type == KIM_DEVICE_CPU)
         queries = 2 * s->rows;
+    if (g->attention_nv)
+        queries = 4 * s->columns;
     return (pipeline_key){
         .variant = variant,
         .constants = { 4 * subgroup, head, queries, group, TILE_ATTENTION_DEPTH, s->rows,
@@ -250,14 +253,18 @@ static pipeline_key attention_tile(const kim_gpu *g, enum kim_variant variant, u
 
 pipeline_key attention_tile_pipeline(const kim_gpu *g, kv_type type, const head_shape *s)
 {
-    return attention_tile(
-        g, type == KV_Q8 ? KIM_VARIANT_ATTENTION_TILE_Q8 : KIM_VARIANT_ATTENTION_TILE, s->head,
-        heads_at_once(g, s));
+    static const enum kim_variant variants[KV_TYPES][2] = {
+        [KV_F16] = { KIM_VARIANT_ATTENTION_TILE, KIM_VARIANT_ATTENTION_TILE_NV },
+        [KV_Q8] = { KIM_VARIANT_ATTENTION_TILE_Q8, KIM_VARIANT_ATTENTION_TILE_NV_Q8 },
+    };
+    return attention_tile(g, variants[type][g->attention_nv], s->head, heads_at_once(g, s));
 }
 
 pipeline_key attention_full_tile_pipeline(const kim_gpu *g, uint32_t head)
 {
-    return attention_tile(g, KIM_VARIANT_ATTENTION_FULL_TILE, head, 1);
+    return attention_tile(
+        g, g->attention_nv ? KIM_VARIANT_ATTENTION_FULL_TILE_NV : KIM_VARIANT_ATTENTION_FULL_TILE,
+        head, 1);
 }
 
 pipeline_key combine_pipeline(const kim_gpu *g, uint32_t head)

@@ -93,6 +93,21 @@ static void take_decode(kim_gpu *g, uint32_t i)
     g->attention_quads = i == 1;
 }
 
+// Of many rows. On a CPU the lanes, which it compiles much faster than matrices.
+static const char *prompt_candidate(const kim_gpu *g, uint32_t i)
+{
+    static const char *const names[] = { "matrices", "matrices of NV", "lanes" };
+    const bool cpu = g->info.type == KIM_DEVICE_CPU;
+    const bool has[] = { g->has_attention_tiles && !cpu, g->has_attention_nv && !cpu, true };
+    return has[i] ? names[i] : NULL;
+}
+
+static void take_prompt(kim_gpu *g, uint32_t i)
+{
+    g->attention_tiles = i < 2 && g->has_attention_tiles;
+    g->attention_nv = i == 1;
+}
+
 // Types whose readers differ: no scales, scales, scales and minima. kernel_params want pointers
 // that are no constants, so that `images`, which products do not have, says which one.
 static const uint32_t type_of[] = { 1, 8, 12 };
@@ -153,6 +168,31 @@ static const kernel_params decode_times[] = {
       .position = 4000 },
 };
 
+// A ring that wraps, and all keys.
+static const kernel_params prompt_checks[] = {
+    { .op = KERNEL_ATTENTION,
+      .heads = { 8, 4, 256 },
+      .columns = 70,
+      .cache_rows = 1088,
+      .window = 1000,
+      .position = 1100 },
+    { .op = KERNEL_ATTENTION,
+      .heads = { 4, 1, 256 },
+      .columns = 45,
+      .cache_rows = 512,
+      .window = UINT32_MAX,
+      .position = 130,
+      .kv = KV_Q8 },
+};
+static const kernel_params prompt_times[] = {
+    { .op = KERNEL_ATTENTION,
+      .heads = { 8, 4, 256 },
+      .columns = 512,
+      .cache_rows = 1024,
+      .window = UINT32_MAX,
+      .position = 512 },
+};
+
 static const kernel_params probe_product = PRODUCT(Q4_K, 1024, 1024, 64, .spread = 1);
 
 static const choice choices[] = {
@@ -164,6 +204,8 @@ static const choice choices[] = {
       sizeof few_checks / sizeof *few_checks, sizeof few_times / sizeof *few_times },
     { "decode attention", 2, decode_candidate, take_decode, NULL, decode_checks, decode_times,
       sizeof decode_checks / sizeof *decode_checks, sizeof decode_times / sizeof *decode_times },
+    { "prompt attention", 3, prompt_candidate, take_prompt, NULL, prompt_checks, prompt_times,
+      sizeof prompt_checks / sizeof *prompt_checks, sizeof prompt_times / sizeof *prompt_times },
 };
 #define CHOICES (sizeof choices / sizeof *choices)
 

@@ -23,175 +23,22 @@
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
-#include "kim_shared.h"
-#include "memory.glsl"
+#include "attention_tile.glsl"
 
-layout(local_size_x_id = SPEC_WORKGROUP) in;
-layout(constant_id = SPEC_A) const uint HEAD = 64;    // a multiple of 4
-layout(constant_id = SPEC_B) const uint QUERIES = 32; // a multiple of M
-layout(constant_id = SPEC_C) const uint GROUP = 4;    // at most QUERIES
-layout(constant_id = SPEC_D) const uint DEPTH = 64;   // a multiple of K, and of N * WORKERS
-layout(constant_id = SPEC_E) const uint M = 16;       // the device's, see matmul_ways.h
-layout(constant_id = SPEC_F) const uint N = 16;
-layout(constant_id = SPEC_G) const uint K = 16;
-layout(constant_id = SPEC_SUBGROUP) const uint SUBGROUP = 32;
-#ifdef FULL
-layout(push_constant, std430) uniform Push { attention_full_args a; };
-#else
-layout(push_constant, std430) uniform Push { attention_args a; };
-#include "kv.glsl"
-#endif
-
-const uint KEYS = ATTENTION_TILE_KEYS; // a multiple of N and K
-const uint TOKENS = QUERIES / GROUP;
-const uint WORKERS = gl_WorkGroupSize.x / SUBGROUP;
-const uint PARTS = gl_WorkGroupSize.x / QUERIES; // lanes that share the softmax of a query
-const uint PART_KEYS = KEYS / PARTS;             // even
-const uint PAD = N > K ? N : K;
-const uint PADDED = (HEAD + PAD - 1) / PAD * PAD;
-const uint SLICES = (PADDED + DEPTH - 1) / DEPTH;
+const uint PART_KEYS = KEYS / PARTS; // of a lane's softmax; even
 const uint DEEP = QUERIES / M;
 const uint SCORES = DEEP * (KEYS / N) / WORKERS; // matrices of the scores of a subgroup
 const uint WIDE = DEPTH / N / WORKERS;           // of the sums' columns, in a slice
-const float NONE = -1e30; // below any score, and finite
 
 #define MATRIX_LEFT coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA>
 #define MATRIX_RIGHT coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB>
 #define MATRIX_SUM coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>
 
-// Rows are 16 bytes longer than they need be, which keeps them apart in the banks.
-const uint Q_STRIDE = PADDED / 4 + 2;    // in quads of fp16
-const uint STAGE_STRIDE = DEPTH / 4 + 2; // likewise
-const uint SCORE_STRIDE = KEYS + 4;      // in words
-shared uvec2 tile_q[QUERIES * Q_STRIDE];
-shared uvec2 stage[KEYS * STAGE_STRIDE];
+const uint SCORE_STRIDE = KEYS + 4; // in words
 shared uint scores[QUERIES * SCORE_STRIDE]; // f32, then weights as f16; at last, matrices of sums
-shared float parts[gl_WorkGroupSize.x];
 shared float correction[QUERIES]; // exp(best before - best now); at last, 1 / the sum of weights
-#ifndef FULL
-shared uint newest; // key that any row sees
-#endif
 
 MATRIX_SUM sum[SLICES * WIDE * DEEP];
-
-uvec2 half_quad(vec4 x)
-{
-    x = clamp(x, -65504.0, 65504.0);
-    return uvec2(packFloat2x16(f16vec2(x.xy)), packFloat2x16(f16vec2(x.zw)));
-}
-
-// ---------------------------------------------------------------------------- where things stand
-
-#ifdef FULL
-uint q_at(uint row, uint head)
-{
-    return ((gl_WorkGroupID.z * a.rows + row) * 3 * a.heads + head) * HEAD * 4;
-}
-
-vec4 load_q(uint at, uint quad)
-{
-    return load_f32x4(a.qkv, at + quad * 16) * a.scale;
-}
-
-// Four dimensions of key `key` of a head: of K, or of V. What is beyond the last row repeats it.
-uvec2 load_k(uint head, uint key, uint quad)
-{
-    return half_quad(load_f32x4(a.qkv, q_at(min(key, a.rows - 1), a.heads + head) + quad * 16));
-}
-
-uvec2 load_v(uint head, uint key, uint quad)
-{
-    return half_quad(load_f32x4(a.qkv, q_at(min(key, a.rows - 1), 2 * a.heads + head) + quad * 16));
-}
-
-uint y_row(uint row)
-{
-    return gl_WorkGroupID.z * a.rows + row;
-}
-
-#else
-uint q_at(uint row, uint head)
-{
-    return (row * (a.heads + 2 * a.kv_heads) + head) * HEAD * 4;
-}
-
-vec4 load_q(uint at, uint quad)
-{
-    return load_f32x4(a.qkv, at + quad * 16);
-}
-
-uvec2 load_k(uint head, uint key, uint quad)
-{
-    const uint slot = key % a.cache_rows, at = kv_head_at(head, a.cache_rows);
-#ifdef KV_Q8
-    return half_quad(q8_unpack(load_u32(a.k_cache, at + k_word_at(slot, quad))) *
-                     load_f32(a.k_cache, at + kv_scale_at(slot, quad / (KV_BLOCK / 4))));
-#else
-    return load_u32x2(a.k_cache, at + k_word_at(slot, quad * 2));
-#endif
-}
-
-uvec2 load_v(uint head, uint key, uint quad)
-{
-    const uint slot = key % a.cache_rows, at = kv_head_at(head, a.cache_rows);
-#ifdef KV_Q8
-    return half_quad(q8_unpack(load_u32(a.v_cache, at + v_word_at(slot, quad))) *
-                     load_f32(a.v_cache, at + kv_scale_at(slot, quad / (KV_BLOCK / 4))));
-#else
-    return load_u32x2(a.v_cache, at + v_word_at(slot, quad * 2));
-#endif
-}
-
-uint y_row(uint row)
-{
-    return row;
-}
-#endif
-
-// ----------------------------------------------------------------------------------------- steps
-
-// q of the lane's query to tile_q; returns what its scores are to be multiplied with.
-float stage_q(uint at, uint query, uint part)
-{
-    float largest = 0;
-    for (uint quad = part; quad < HEAD / 4; quad += PARTS) {
-        const vec4 size = abs(load_q(at, quad));
-        largest = max(largest, max(max(size.x, size.y), max(size.z, size.w)));
-    }
-    parts[gl_LocalInvocationIndex] = largest;
-    barrier();
-    for (uint j = 0; j < PARTS; j++)
-        largest = max(largest, parts[query * PARTS + j]);
-    // below 2^-100 it counts as zeros; so both powers of two are normal floats
-    const uint exponent = floatBitsToUint(largest) >> 23;
-    const bool zero = exponent < 27;
-    const float scale = zero ? 0 : uintBitsToFloat((127 + 14 + 127 - exponent) << 23);
-    for (uint quad = part; quad < PADDED / 4; quad += PARTS)
-        tile_q[query * Q_STRIDE + quad] =
-            quad < HEAD / 4 ? half_quad(load_q(at, quad) * scale) : uvec2(0);
-    return zero ? 0 : uintBitsToFloat((exponent - 14) << 23);
-}
-
-// Neighbouring lanes take neighbouring keys, which stand side by side.
-void stage_keys(uint head, uint first_key, uint first_quad)
-{
-    for (uint n = gl_LocalInvocationIndex; n < KEYS * DEPTH / 4; n += gl_WorkGroupSize.x) {
-        const uint key = n % KEYS, quad = n / KEYS;
-        stage[key * STAGE_STRIDE + quad] = first_quad + quad < HEAD / 4
-                                               ? load_k(head, first_key + key, first_quad + quad)
-                                               : uvec2(0);
-    }
-}
-
-void stage_values(uint head, uint first_key, uint first_quad)
-{
-    for (uint n = gl_LocalInvocationIndex; n < KEYS * DEPTH / 4; n += gl_WorkGroupSize.x) {
-        const uint key = n / (DEPTH / 4), quad = n % (DEPTH / 4);
-        stage[key * STAGE_STRIDE + quad] = first_quad + quad < HEAD / 4
-                                               ? load_v(head, first_key + key, first_quad + quad)
-                                               : uvec2(0);
-    }
-}
 
 // `scores` of a block, without the scale of q.
 void multiply_keys(uint head, uint first_key)
@@ -280,8 +127,8 @@ void multiply_values(uint head, uint first_key)
         [[unroll]] for (uint w = 0; w < WIDE; w++) {
             [[unroll]] for (uint k = 0; k < KEYS / K; k++) {
                 MATRIX_RIGHT values;
-                coopMatLoad(values, stage, k * K * STAGE_STRIDE + column_of(w) / 4, STAGE_STRIDE,
-                            gl_CooperativeMatrixLayoutRowMajor);
+                coopMatLoad(values, stage, column_of(w) * VALUE_STRIDE + k * K / 4, VALUE_STRIDE,
+                            gl_CooperativeMatrixLayoutColumnMajor);
                 [[unroll]] for (uint i = 0; i < DEEP; i++) {
                     MATRIX_LEFT weights;
                     coopMatLoad(weights, scores, i * M * SCORE_STRIDE + k * K / 2, SCORE_STRIDE,
@@ -321,22 +168,8 @@ void main()
     const uint first_row = gl_WorkGroupID.x * TOKENS, first_head = gl_WorkGroupID.y * GROUP;
     const uint last_row = min(first_row + TOKENS, a.rows) - 1;
     const uint row = min(first_row + query / GROUP, last_row);
-#ifdef FULL
-    const uint head = first_head;
-    const uvec2 keys = uvec2(0, a.rows - 1), all_keys = keys;
-#else
-    const uint head = first_head / (a.heads / a.kv_heads);
-    const uint position = load_u32(a.control, CONTROL_POSITION * 4);
-    const uint at = position + row, first_at = position + first_row;
-    const uvec2 keys = uvec2(at - min(a.window - 1, at),
-                             at + load_u32(a.control, CONTROL_ROW(row, CONTROL_ROW_AHEAD) * 4));
-    if (gl_LocalInvocationIndex == 0)
-        newest = 0;
-    barrier();
-    atomicMax(newest, keys.y);
-    barrier();
-    const uvec2 all_keys = uvec2(first_at - min(a.window - 1, first_at), newest);
-#endif
+    const uint head = kv_head_of(first_head);
+    const uvec2 keys = keys_of(row), all_keys = keys_of_all(first_row, keys);
     const float scale = stage_q(q_at(row, first_head + query % GROUP), query, part);
     [[unroll]] for (uint n = 0; n < SLICES * WIDE * DEEP; n++)
         sum[n] = MATRIX_SUM(0);

@@ -15,11 +15,11 @@ endif()
 find_program(spirv_opt spirv-opt HINTS "${KIM_SPIRV_TOOLS}" "${tools}" NO_CACHE REQUIRED)
 find_program(spirv_val spirv-val HINTS "${KIM_SPIRV_TOOLS}" "${tools}" NO_CACHE REQUIRED)
 
-# Sets `result` to whether the GLSL compiler knows an extension.
-function(kim_glsl_has result extension)
+# Sets `result` to whether the GLSL compiler knows an extension for a version of Vulkan.
+function(kim_glsl_has result extension target)
     set(probe "${CMAKE_CURRENT_BINARY_DIR}/probe.comp")
     file(WRITE "${probe}" "#version 460\n#extension ${extension} : require\nvoid main() {}\n")
-    execute_process(COMMAND "${glslang}" -V --target-env vulkan1.2 -o "${probe}.spv" "${probe}"
+    execute_process(COMMAND "${glslang}" -V --target-env ${target} -o "${probe}.spv" "${probe}"
         RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
     if(failed)
         set(${result} OFF PARENT_SCOPE)
@@ -28,13 +28,18 @@ function(kim_glsl_has result extension)
     endif()
 endfunction()
 
-# Words that stand after @ in variants.txt, and what they need of the compiler.
+# Words that stand after @ in variants.txt, what they need of the compiler, and for which Vulkan such
+# shaders are: NV's matrices are of SPIR-V 1.6.
 set(kim_feature_coopmat GL_KHR_cooperative_matrix)
 set(kim_feature_coopmat2 GL_NV_cooperative_matrix2)
 set(kim_feature_dot GL_EXT_integer_dot_product)
+set(kim_target_ vulkan1.2)
+set(kim_target_coopmat vulkan1.2)
+set(kim_target_coopmat2 vulkan1.3)
+set(kim_target_dot vulkan1.2)
 set(features "")
 foreach(feature coopmat coopmat2 dot)
-    kim_glsl_has(kim_has_${feature} ${kim_feature_${feature}})
+    kim_glsl_has(kim_has_${feature} ${kim_feature_${feature}} ${kim_target_${feature}})
     string(APPEND features ", ${kim_feature_${feature}} ${kim_has_${feature}}")
 endforeach()
 message(STATUS "GLSL compiler: ${glslang}${features}")
@@ -46,11 +51,9 @@ list(SUBLIST names_type 3 -1 names_integer)
 
 set(KIM_GENERATED_DIR "${CMAKE_CURRENT_BINARY_DIR}/generated")
 set(KIM_SPIRV_FROM "" CACHE PATH
-    "a build folder of this tree, of Ninja, whose compiled shaders are taken")
+    "a build folder of this tree, of Ninja, whose compiled shaders are taken; those that it lacks
+     are compiled")
 set(spirv_dir "${CMAKE_CURRENT_BINARY_DIR}/spirv")
-if(KIM_SPIRV_FROM)
-    set(spirv_dir "${KIM_SPIRV_FROM}/spirv")
-endif()
 file(MAKE_DIRECTORY "${spirv_dir}")
 set(spirv_words "")  # the .inc files
 set(spirv_arrays "") # C text
@@ -59,27 +62,29 @@ set(spirv_enum "")
 set(spirv_missing "")
 
 # Adds the commands that turn one shader into words, once a memory mode.
-function(kim_compile_shader name source macros)
+function(kim_compile_shader name source macros target)
     set(words "")
     foreach(mode 0 1)
-        set(output "${spirv_dir}/${name}.${mode}")
-        list(APPEND words "${output}.inc")
-        if(KIM_SPIRV_FROM)
+        set(taken "${KIM_SPIRV_FROM}/spirv/${name}.${mode}.inc")
+        if(KIM_SPIRV_FROM AND EXISTS "${taken}")
+            list(APPEND words "${taken}")
             continue()
         endif()
+        set(output "${spirv_dir}/${name}.${mode}")
+        list(APPEND words "${output}.inc")
         set(defines -DKIM_ADDRESS=${mode})
         foreach(macro IN LISTS macros)
             list(APPEND defines -D${macro})
         endforeach()
         add_custom_command(OUTPUT "${output}.spv"
-            COMMAND "${glslang}" --quiet -V --target-env vulkan1.2 -I${shader_dir} ${defines}
+            COMMAND "${glslang}" --quiet -V --target-env ${target} -I${shader_dir} ${defines}
                 --depfile "${output}.d" -o "${output}.spv" "${shader_dir}/${source}"
             DEPENDS "${shader_dir}/${source}" "${glslang}"
             DEPFILE "${output}.d"
             COMMENT "GLSL ${name} ${mode}" VERBATIM)
         add_custom_command(OUTPUT "${output}.inc"
             COMMAND "${spirv_opt}" -O --strip-debug -o "${output}.opt.spv" "${output}.spv"
-            COMMAND "${spirv_val}" --target-env vulkan1.2 "${output}.opt.spv"
+            COMMAND "${spirv_val}" --target-env ${target} "${output}.opt.spv"
             COMMAND "${CMAKE_COMMAND}" -DIN=${output}.opt.spv -DOUT=${output}.inc
                 -P "${shader_dir}/embed.cmake"
             DEPENDS "${output}.spv" "${shader_dir}/embed.cmake"
@@ -95,8 +100,9 @@ function(kim_add_variant feature name source macros)
     if(feature AND NOT kim_has_${feature})
         string(APPEND spirv_table "    {\"${name}\", {0, 0}, {0, 0}},\n")
         list(APPEND spirv_missing ${feature})
+        file(REMOVE "${spirv_dir}/${name}.0.inc" "${spirv_dir}/${name}.1.inc") # of a newer compiler
     else()
-        kim_compile_shader("${name}" "${source}" "${macros}")
+        kim_compile_shader("${name}" "${source}" "${macros}" "${kim_target_${feature}}")
         foreach(mode 0 1)
             string(APPEND spirv_arrays "static const uint32_t ${name}_${mode}[] = {\n"
                 "#include \"${name}.${mode}.inc\"\n};\n")
@@ -181,4 +187,5 @@ const uint32_t kim_spirv_count = sizeof kim_spirv_table / sizeof *kim_spirv_tabl
 const char kim_build_missing_text[] = \"@missing_text@\";
 ")
 set_source_files_properties("${KIM_SPIRV_SOURCE}" PROPERTIES
-    OBJECT_DEPENDS "${spirv_words}" INCLUDE_DIRECTORIES "${spirv_dir}")
+    OBJECT_DEPENDS "${spirv_words}"
+    INCLUDE_DIRECTORIES "$<$<BOOL:${KIM_SPIRV_FROM}>:${KIM_SPIRV_FROM}/spirv>;${spirv_dir}")

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Runs attention and the products of many columns on a driver that has cooperative matrices, with the
 # validation layers on: lavapipe of Debian's next release, in the driver folder of tests/vendors.sh. No card is
-# needed. Fails when a product is wrong, and when the matrices were not used.
+# needed. Fails when a product is wrong, and when the matrices were not used. Where the build's GLSL
+# compiler lacks something, the programs are those of `tests/vendors.sh --whole`.
 #
 # tests/matrix_cores.sh OPS_TEST [OPTION...]   the built ops_test, and options for it
 # tests/matrix_cores.sh --models FOLDER        the built tests of whole models, which lie in FOLDER: the
@@ -21,11 +22,13 @@ models() {
     setup_model
     as_root mkdir -p "$folder/models"
     for name in model_test small_models_test vision_test; do
-        as_root cp "$1/$name" "$folder/models/"
+        as_root cp "$("$kim_root/tests/vendors.sh" --whole "$1/$name")" "$folder/models/"
     done
     as_root cp -r "$kim_root/tests" "$kim_model" "$folder/models/"
     for way in half int8; do
-        set -- /models/tests "/models/${kim_model##*/}" --way $way --attention matrices
+        attention=matrices
+        [ $way = half ] || attention=nv # the other one
+        set -- /models/tests "/models/${kim_model##*/}" --way $way --attention $attention
         run /models/model_test "$@" --limit 1200 --odd 300 --single 0 --prompts 2
         [ $way = half ] || continue # int8 has limits in model_test only
         run /models/small_models_test "$@"
@@ -42,12 +45,12 @@ fi
 program=$1
 shift
 folder=$("$kim_root/tests/vendors.sh" --folder)
-as_root cp "$program" "$folder/ops_test"
+as_root cp "$("$kim_root/tests/vendors.sh" --whole "$program")" "$folder/ops_test"
 
 status=0
 output=$(run /ops_test --matrices "$@") || status=$?
 printf '%s\n' "$output"
-for way in half int8 "attention by matrices"; do
+for way in half int8 "attention by matrices" "attention by matrices of NV"; do
     printf '%s\n' "$output" | grep -q "^  $way:" || {
         say "no case went by $way: does the build have the shaders, the driver them?"
         status=1

@@ -11,11 +11,12 @@
 
 static void usage(const char *program)
 {
-    fprintf(stderr,
-            "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
-            "[--validation] [--way few|float|dot|half|int8] [--attention matrices] [--kv f16|q8_0] "
-            "[--limit N] [--odd N] [--single N] [--prompts N]\n",
-            program);
+    fprintf(
+        stderr,
+        "usage: %s TESTS_FOLDER [MODEL] [--device D] [--mode address|table] "
+        "[--validation] [--way few|float|dot|half|int8] [--attention matrices|nv] [--kv f16|q8_0] "
+        "[--limit N] [--odd N] [--single N] [--prompts N]\n",
+        program);
     exit(2);
 }
 
@@ -42,8 +43,10 @@ void model_options_read(model_options *o, int argc, char **argv)
             o->mode = KIM_MEMORY_TABLE;
         } else if (value && !strcmp(argv[i], "--way") && matmul_way_find(value, &o->way)) {
             o->way_given = true;
-        } else if (value && !strcmp(argv[i], "--attention") && !strcmp(value, "matrices")) {
+        } else if (value && !strcmp(argv[i], "--attention") &&
+                   (!strcmp(value, "matrices") || !strcmp(value, "nv"))) {
             o->attention_matrices = true;
+            o->attention_nv = value[0] == 'n';
         } else if (value && !strcmp(argv[i], "--kv") &&
                    (!strcmp(value, "f16") || !strcmp(value, "q8_0"))) {
             o->kv = value[0] == 'q' ? KIM_KV_Q8_0 : KIM_KV_F16;
@@ -88,6 +91,9 @@ kim_gpu *model_gpu(const model_options *o)
     CHECK(!o->attention_matrices || gpu->has_attention_tiles,
           "this device has no matrices for attention");
     gpu->attention_tiles |= o->attention_matrices;
+    CHECK(!o->attention_nv || gpu->has_attention_nv,
+          "this device or this build has no NV cooperative matrix 2 for attention");
+    gpu->attention_nv |= o->attention_nv;
     return gpu;
 }
 

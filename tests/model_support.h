@@ -8,7 +8,7 @@
 #include "text_support.h"
 
 // TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation] [--limit N] [--odd N]
-// [--single N] [--prompts N] [--way few|float|dot|half|int8] [--attention matrices] [--kv
+// [--single N] [--prompts N] [--way few|float|dot|half|int8] [--attention matrices|nv] [--kv
 // f16|q8_0]; KIM_VALIDATION in the environment is --validation.
 typedef struct model_options {
     const char *tests_folder, *model_path, *device;
@@ -17,6 +17,7 @@ typedef struct model_options {
     bool way_given;              // --way; else the device's default
     matmul_way way;              // to multiply many columns
     bool attention_matrices;     // also where that is not the device's default
+    bool attention_nv;           // of those, NV's second version
     kim_kv_type kv;              // of sessions
     uint32_t limit, odd, single; // tokens: in batches of 512, in odd batches, one by one
     uint32_t prompts;            // short ones

@@ -4,7 +4,7 @@
 //
 //   model_test TESTS_FOLDER MODEL [--device D] [--mode address|table] [--validation]
 //              [--limit N] [--odd N] [--single N] [--prompts N] [--way few|float|dot|half|int8]
-//              [--attention matrices] [--kv f16|q8_0]
+//              [--attention matrices|nv] [--kv f16|q8_0]
 //
 // --limit:   tokens of the running text read in batches of 512  (default: all)
 // --odd:     in batches of 37                                   (default: 700; 0: none)

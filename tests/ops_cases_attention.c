@@ -143,12 +143,14 @@ static void attention_case(ops_run *run, const heads_case *p)
 {
     ops_case c;
     const head_shape *s = &p->shape;
-    const bool tiles = attention_in_tiles(run->gpu, p->rows);
+    const bool tiles = attention_in_tiles(run->gpu, p->rows), nv = run->gpu->attention_nv;
     case_begin(&c, run,
-               "attention%s %s %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
-               tiles ? " by matrices" : "", kv_names[p->kv], s->heads, s->kv_heads, s->head,
-               (int)p->window, p->cache_rows, p->rows, p->position, score_names[p->scores]);
-    run->tiles += tiles;
+               "attention%s%s %s %u:%u heads of %u, window %d of %u, %u rows at %u, %s scores",
+               tiles ? " by matrices" : "", tiles && nv ? " of NV" : "", kv_names[p->kv], s->heads,
+               s->kv_heads, s->head, (int)p->window, p->cache_rows, p->rows, p->position,
+               score_names[p->scores]);
+    run->tiles += tiles && !nv;
+    run->tiles_nv += tiles && nv;
     const span qkv = case_place_floats(&c, (uint64_t)p->rows * qkv_width(s));
     const kv_cache cache = place_cache(&c, p);
     const span control = case_place_floats(&c, CONTROL_ROW(p->rows, 0));
@@ -227,8 +229,13 @@ static void attention_cases(ops_run *run)
         run->gpu->attention_tiles = run->gpu->has_attention_tiles;
         // a CPU driver compiles these for seconds: quickly, small heads, and a type in each mode
         const bool small = p.shape.head <= 80 && p.kv == (run->gpu->address ? KV_Q8 : KV_F16);
-        if (attention_in_tiles(run->gpu, p.rows) && (small || !run->quick))
+        if (attention_in_tiles(run->gpu, p.rows) && (small || !run->quick)) {
             attention_case(run, &p);
+            run->gpu->attention_nv = run->gpu->has_attention_nv;
+            if (run->gpu->attention_nv)
+                attention_case(run, &p);
+            run->gpu->attention_nv = false;
+        }
     }
     run->gpu->attention_tiles = tiles;
 }

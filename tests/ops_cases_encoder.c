@@ -130,10 +130,12 @@ static void full_attention_case(ops_run *run, const full_case *p)
     ops_case c;
     const uint32_t width = p->heads * p->head;
     const uint64_t n = (uint64_t)p->images * p->rows;
-    const bool tiles = attention_in_tiles(run->gpu, p->rows);
-    case_begin(&c, run, "full attention%s %u heads of %u, %u images of %u rows, q to %g",
-               tiles ? " by matrices" : "", p->heads, p->head, p->images, p->rows, p->q_scale);
-    run->tiles += tiles;
+    const bool tiles = attention_in_tiles(run->gpu, p->rows), nv = run->gpu->attention_nv;
+    case_begin(&c, run, "full attention%s%s %u heads of %u, %u images of %u rows, q to %g",
+               tiles ? " by matrices" : "", tiles && nv ? " of NV" : "", p->heads, p->head,
+               p->images, p->rows, p->q_scale);
+    run->tiles += tiles && !nv;
+    run->tiles_nv += tiles && nv;
     const span qkv = case_place_floats(&c, n * 3 * width), y = case_place_floats(&c, n * width);
     case_commit(&c);
     float *xs = case_data(&qkv);
@@ -169,10 +171,13 @@ void cases_full_attention(ops_run *run)
     kim_gpu *g = run->gpu;
     const bool tiles = g->attention_tiles;
     g->attention_tiles = g->has_attention_tiles;
-    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
-        if (attention_in_tiles(g, full[i].rows) && (full[i].head == 72 || !run->quick))
-            full_attention_case(run, &full[i]);
-    g->attention_tiles = false;
+    for (uint32_t nv = 0; nv <= g->has_attention_nv; nv++) {
+        g->attention_nv = nv;
+        for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
+            if (attention_in_tiles(g, full[i].rows) && (full[i].head == 72 || !run->quick))
+                full_attention_case(run, &full[i]);
+    }
+    g->attention_tiles = g->attention_nv = false;
     if (run->matrices) {
         g->attention_tiles = tiles;
         return;

@@ -16,7 +16,7 @@ typedef struct ops_run {
     bool quick;
     bool matrices; // of attention, only what goes by the device's matrices
     uint32_t cases, failures;
-    uint32_t tiles;            // cases of attention by matrices
+    uint32_t tiles, tiles_nv;  // cases of attention by matrices: KHR's, and NV's second version
     double error[MATMUL_WAYS]; // the largest relative error of a product's outputs, of each way
 } ops_run;
 

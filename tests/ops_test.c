@@ -94,6 +94,8 @@ static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *nam
            o->validation ? "" : " (off)", seconds() - start);
     if (run.tiles)
         printf("  attention by matrices: %u cases\n", run.tiles);
+    if (run.tiles_nv)
+        printf("  attention by matrices of NV: %u cases\n", run.tiles_nv);
     for (matmul_way way = MATMUL_FLOAT; way < MATMUL_WAYS; way++)
         if (run.error[way] > 0)
             printf("  %s: relative error of a case's outputs at most %.2g\n", matmul_way_name(way),

@@ -171,6 +171,7 @@ static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
             continue;
         TRY(matmul_way_set(gpu, way));
         gpu->attention_quads = gpu->has_attention_quads && way == MATMUL_FLOAT;
+        gpu->attention_nv = gpu->has_attention_nv && way == MATMUL_FLOAT;
         TRY(list_one_way(gpu, i % KV_TYPES, &some, &n));
         TRY(add_keys(keys, count, some, n));
         free(some);
@@ -179,7 +180,7 @@ static kim_err list_all(kim_gpu *gpu, pipeline_key **keys, uint32_t *count)
             TRY(list_shapes(gpu, keys, count));
     }
 error:
-    gpu->attention_quads = false;
+    gpu->attention_quads = gpu->attention_nv = false;
     free(some);
     return err;
 }

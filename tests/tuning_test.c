@@ -72,8 +72,10 @@ static void test_candidates(void)
     static const struct {
         const char *choice;
         uint32_t least;
-    } all[] = { { "tile", 3 }, { "few columns", 5 }, { "decode attention", 1 } };
-    for (uint32_t i = 0; i < 3; i++) { // test_file has the others
+    } all[] = {
+        { "tile", 3 }, { "few columns", 5 }, { "decode attention", 1 }, { "prompt attention", 1 }
+    };
+    for (uint32_t i = 0; i < sizeof all / sizeof *all; i++) { // test_file has the others
         kim_gpu *g = open_as_gpu();
         double seconds;
         MUST(tuning_measure(g, all[i].choice, &seconds));

@@ -10,6 +10,8 @@
 #                                and Apple's compilers, whose refusals are printed and no failure
 # tests/vendors.sh --renew TOOL  the chips of tests/vendors.csv, and writes that
 # tests/vendors.sh --folder      only makes the driver folder, and prints where it is
+# tests/vendors.sh --whole TOOL  prints the path of the program with all shaders: of TOOL itself, or, if
+#                                the build's GLSL compiler lacks something, of one built with the folder's
 # tests/vendors.sh --on CHIP COMMAND...  runs a command in that folder, with the compiler for the chip
 #
 # tests/vendors.csv has a few chips' figures, so that a change of a shader shows in its diff. It is
@@ -52,6 +54,30 @@ make_folder() {
     as_root touch "$folder/ready"
 }
 
+# A build beside that of the program, with its shaders and those that the folder's GLSL compiler has
+# besides: half a minute the first time.
+whole() {
+    build=$(cd "$(dirname "$1")/.." && pwd)
+    if ! grep -qs '{0, 0}' "$build/generated/kim_spirv.c"; then
+        echo "$1"
+        return 0
+    fi
+    whole=$kim_build/whole
+    compiler=$whole/glslangValidator
+    mkdir -p "$whole"
+    libraries=$(gcc -print-multiarch)
+    loader=$(ls "$folder"/lib*/ld-linux*.so.* | head -n 1)
+    printf '#!/bin/sh\nf=%s\nexec %s --library-path "$f/usr/lib/%s:$f/lib/%s" "$f/usr/bin/%s" "$@"\n' \
+        "$folder" "$loader" "$libraries" "$libraries" glslangValidator >"$compiler.part"
+    cmp -s "$compiler.part" "$compiler" || cp "$compiler.part" "$compiler"
+    chmod +x "$compiler"
+    cmake -S "$kim_root" -B "$whole" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKIM_TESTS=ON \
+        -DKIM_EXAMPLES=OFF -DKIM_TEST_DRIVERS=none "-DKIM_GLSLANG=$compiler" \
+        "-DKIM_SPIRV_FROM=$build" >&2
+    cmake --build "$whole" --target "$(basename "$1")" >&2
+    echo "$whole/tests/$(basename "$1")"
+}
+
 # on CHIP COMMAND...: runs it in the folder with the driver's compiler for the chip.
 on() {
     chip=$1
@@ -61,7 +87,8 @@ on() {
     0x*) set -- NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1 NOUVEAU_CHIPSET=$chip "$@" && kind=nouveau ;;
     adreno*) set -- FD_GPU_ID="${chip#adreno}" "$@" && kind=freedreno ;;
     apple) kind=asahi ;;
-    *) set -- AMDGPU_GPU_ID="$chip" "$@" && kind=amdgpu ;;
+    # which has NV's second version of matrices for those who ask for it
+    *) set -- AMDGPU_GPU_ID="$chip" radv_cooperative_matrix2_nv=true "$@" && kind=amdgpu ;;
     esac
     icd=$kind
     [ $kind != amdgpu ] || icd=radeon
@@ -92,9 +119,13 @@ worker() {
 versions() {
     compiler=$kim_build/tools/bin/glslangValidator
     [ -x "$compiler" ] || compiler=glslangValidator
-    printf '# Mesa %s, %s; address mode; renewed by tests/vendors.sh --renew\n' \
+    printf '# Mesa %s, %s%s; address mode; renewed by tests/vendors.sh --renew\n' \
         "$(in_folder dpkg-query -W -f '${Version}' mesa-vulkan-drivers)" \
-        "$("$compiler" --version | sed -n '1s/Glslang Version: /glslang /p')"
+        "$(glslang_version "$compiler")" "$second_compiler"
+}
+
+glslang_version() {
+    "$1" --version | sed -n '1s/Glslang Version: /glslang /p'
 }
 
 # The part of the table that is kept in the tree.
@@ -127,9 +158,14 @@ make_folder
 case $1 in
 --folder) echo "$folder" && exit 0 ;;
 --on) shift && on "$@" && exit 0 || exit 1 ;;
+--whole) shift && whole "$1" && exit 0 || exit 1 ;;
 esac
 tool=$1
 [ -x "$tool" ] || fail "no such program: $tool"
+tool=$(whole "$tool")
+second_compiler=
+[ "$tool" = "$1" ] ||
+    second_compiler=" and $(glslang_version "$kim_build/whole/glslangValidator") for what that lacks"
 case $what in
 --all) # strix1 is gfx1150
     chips="polaris10 vega10 renoir navi10 navi21 navi31 strix1 gfx1201 0x140 0x162 0x172
