@@ -232,7 +232,7 @@ static void attention_cases(ops_run *run)
         if (attention_in_tiles(run->gpu, p.rows) && (small || !run->quick)) {
             attention_case(run, &p);
             run->gpu->attention_nv = run->gpu->has_attention_nv;
-            if (run->gpu->attention_nv)
+            if (run->gpu->attention_nv && (!run->quick || p.shape.heads <= 4))
                 attention_case(run, &p);
             run->gpu->attention_nv = false;
         }
