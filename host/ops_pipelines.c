@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_COLUMNS 16     // of one workgroup of matmul
+#define MAX_COLUMNS 16       // of one workgroup of matmul
+#define MANY_QUERIES_ROWS 32 // of these on, lanes that load for each other take 16 queries
 #define SPLIT_KEYS 128     // of a split at least; on a CPU, where splits only share out the work of
 #define SPLIT_KEYS_CPU 512 // its cores, more
 #define MAX_SPLITS 128
@@ -178,18 +179,18 @@ uint32_t attention_most_splits(uint32_t keys)
     return splits < 2 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
 }
 
-// Queries of one workgroup of attention: what is loaded for them all serves more of them; with
-// lanes that load for each other through the table, LLVM takes too long over sixteen.
-static uint32_t most_queries(const kim_gpu *g)
+// Queries of one workgroup of attention. Where lanes load for each other, what is loaded serves
+// more of many rows, but LLVM takes 4 s longer over it, and minutes through the table.
+static uint32_t most_queries(const kim_gpu *g, uint32_t rows)
 {
-    return g->pass && !g->address ? 8 : 16;
+    return g->pass && (!g->address || rows < MANY_QUERIES_ROWS) ? 8 : 16;
 }
 
 // Heads that one workgroup takes: as many as share a kv head, as far as they fit.
 static uint32_t heads_at_once(const kim_gpu *g, const head_shape *s)
 {
     const uint32_t group = s->heads / s->kv_heads;
-    uint32_t n = group < most_queries(g) ? group : most_queries(g);
+    uint32_t n = group < most_queries(g, 1) ? group : most_queries(g, 1);
     while (group % n)
         n--;
     return n;
@@ -217,7 +218,7 @@ pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape
     const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(g, s);
     const uint32_t lane_keys = g->pass ? 2 : 1; // q, which is gathered there, serves two keys
     uint32_t queries = 1;
-    while (queries < most_queries(g) && queries < rows * group)
+    while (queries < most_queries(g, rows) && queries < rows * group)
         queries *= 2;
     return (pipeline_key){
         .variant = variants[type][rope && g->attention_quads ? 2 : rope],
@@ -392,7 +393,7 @@ static kim_err add_attentions(key_list *l, const kim_gpu *g, const ops_needs *ne
         for (uint32_t k = 0; k < needs->n_keys; k++) {
             if (attention_splits(g, s, needs->keys[k], 1) > 1)
                 TRY(add_key(l, combine_pipeline(g, s->head)));
-            for (uint32_t rows = 1; rows <= needs->rows && rows <= most_queries(g); rows++)
+            for (uint32_t rows = 1; rows <= needs->rows; rows++)
                 TRY(add_key(l, attention_pipeline(g, needs->kv, s,
                                                   (const uint32_t[2]){ rows, needs->keys[k] },
                                                   rows == 1)));
