@@ -70,7 +70,8 @@ struct kim_batch {
         bool last, greedy;
     } recorded;          // what it was recorded for
     uint32_t running;    // rows of the piece under way; 0: none
-    double rate;         // tokens a second that the device read in the last piece; 0: not known
+    double rate;         // tokens a second that the device read, in the last piece of 32
+                         // tokens or more; 0: not known
     bool rate_is_given;  // by a test: nothing is measured
     uint32_t piece;      // tokens of one while something is answered, if params.piece is 0
     batch_slot *reading; // whose prompt is being read
@@ -100,7 +101,7 @@ kim_err batch_collect_step(kim_batch *b);
 
 // Tokens of a piece that is to take so many seconds, after pieces of `before`: a power of two from
 // 32 on, and a larger one only where it fits with some to spare, since each size is recorded anew.
-// rate: tokens a second; 0: not known. most: no larger size is begun
+// rate: tokens a second; 0: not known. before: may be beyond `most`, else the result is not
 uint32_t batch_piece_size(uint32_t before, double rate, double seconds, uint32_t most);
 
 // Waits for the piece under way, and gives out the token that was drawn after the last one.

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define PIECE_LEAST 32    // tokens: products of fewer read their weights as often
+#define PIECE_LEAST 32    // tokens: a shorter piece reads the weights just as often
 #define PIECE_MARGIN 1.25 // by how much a longer piece has to fit
 
 // ------------------------------------------------------------------------------- what comes out

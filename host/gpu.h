@@ -56,7 +56,8 @@ struct kim_gpu {
     uint32_t tile_shape;
     kim_tuning tuning;                         // what was measured to choose these
     bool has_attention_tiles, attention_tiles; // attention of many rows by the device's matrices:
-                                               // possible; taken, as by default on GPUs
+                                               // possible; taken, as by default on GPUs,
+                                               // unless lanes were measured faster
     bool has_attention_nv, attention_nv; // the same by attention_tile_nv.comp: possible; taken
                                          // instead, if measured faster
     bool has_attention_quads,

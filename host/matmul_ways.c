@@ -24,12 +24,19 @@ static bool attention_fits(const kim_matrix_shape *s)
            s->depth % 8 == 0 && s->rows * s->columns <= 256;
 }
 
+uint32_t matrix_subgroup(const kim_gpu *g)
+{
+    const bool of_32 = g->info.subgroup_min <= 32 && g->info.subgroup_max >= 32;
+    return of_32 ? 32 : g->info.subgroup_size;
+}
+
 // Whether attention_tile_nv.comp can be made of them: its weights are multiplied as they come out
-// of the sums, and its queries stand in shared memory beside what is staged.
+// of the sums, a query is shared by whole lanes, and its queries stand in shared memory beside what
+// is staged.
 static bool attention_nv_fits(const kim_gpu *g, const kim_matrix_shape *s)
 {
     const uint32_t query = 2 * 256 + 16, stage = 8u << 10; // bytes
-    return s->rows == s->depth &&
+    return s->rows == s->depth && matrix_subgroup(g) % s->columns == 0 &&
            4 * s->columns * query + stage <= g->limits.maxComputeSharedMemorySize;
 }
 

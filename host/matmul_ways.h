@@ -10,6 +10,9 @@
 #include "gpu.h"
 #include "weight_types.h"
 
+// Lanes of a subgroup that multiplies matrices: 32 where the device lets that be chosen.
+uint32_t matrix_subgroup(const kim_gpu *g);
+
 // Fills in g->matmul_ways, g->has_attention_tiles, _nv and _quads, and the defaults of what is
 // taken; before the device is made.
 void matmul_ways_find(kim_gpu *g);

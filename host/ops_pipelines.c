@@ -11,7 +11,7 @@
 #define SPLIT_KEYS_CPU 512 // its cores, more
 #define MAX_SPLITS 128
 #define MAX_SPLITS_CPU 8
-#define UNIT_WORKGROUPS 4 // that a compute unit runs at once, at the least
+#define UNIT_WORKGROUPS 4 // workgroups that a compute unit runs at once, at least
 #define CHUNK_MOST 64     // weights of a row that one lane takes at a time, at most: weights.glsl
 #define FEW_LANES 256     // of a workgroup of a product of few columns, at most
 #define TILE_ATTENTION_ROWS 32 // from here on attention goes by matrices, where it can
@@ -60,7 +60,7 @@ static few_shape few_shape_of(const kim_gpu *g, const linear_part *part, uint32_
     const uint32_t device = UNIT_WORKGROUPS * units_of(g);
     const uint32_t measured = divide_up(FEW_ROWS, WEIGHT_GROUP * s.groups);
     const uint32_t workgroups = device < measured ? device : measured;
-    const uint32_t most = workgroups * s.groups * s.slices / groups; // for as many lanes
+    const uint32_t most = workgroups * s.groups * s.slices / groups; // slices, for as many lanes
     const uint32_t lane_bytes = columns * 8 + 4; // shared: sums of two rows, and the norms'
     if (divide_up(groups, s.groups) < workgroups)
         s.groups = 1;
@@ -101,13 +101,6 @@ static pipeline_key lanes_tile(const kim_gpu *g, enum kim_variant variant, uint3
     const uint32_t *t = tile_shapes[shape].lanes;
     const bool little = g->limits.maxComputeSharedMemorySize < 32768 && t[2] > 32;
     return (pipeline_key){ variant, { t[0], t[1], little ? 32 : t[2], t[3], flags } };
-}
-
-// Lanes of a subgroup that multiplies matrices: 32 where the device lets that be chosen.
-static uint32_t matrix_subgroup(const kim_gpu *g)
-{
-    const bool of_32 = g->info.subgroup_min <= 32 && g->info.subgroup_max >= 32;
-    return of_32 ? 32 : g->info.subgroup_size;
 }
 
 // Four subgroups, two by two; on a CPU each makes two matrices by two,
@@ -240,7 +233,7 @@ static pipeline_key attention_tile(const kim_gpu *g, enum kim_variant variant, u
 {
     const kim_matrix_shape *s = &g->info.matrix_half;
     const uint32_t subgroup = matrix_subgroup(g);
-    uint32_t queries = head > 128 || subgroup < 16 || subgroup > 64 ? 32 : 64;
+    uint32_t queries = head > 128 || subgroup < 16 || subgroup > 32 ? 32 : 64;
     if (g->info.type == KIM_DEVICE_CPU)
         queries = 2 * s->rows;
     if (g->attention_nv)

@@ -817,8 +817,10 @@ static void learn(stream *st)
     st->stats.last_seconds = st->stats.longest_submit = 0;
     for (uint32_t i = 0; i < st->n_submits; i++) {
         double ns;
-        if (!submit_ns(st, i, &ns))
+        if (!submit_ns(st, i, &ns)) {
+            st->stats.last_seconds = 0; // of a part it would say nothing
             return;
+        }
         learn_submit(st, i, ns);
         const uint32_t first = i ? st->ends[i - 1] : 0;
         // by a third, so that noise does not cut again and again

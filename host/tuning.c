@@ -104,7 +104,7 @@ static const char *prompt_candidate(const kim_gpu *g, uint32_t i)
 
 static void take_prompt(kim_gpu *g, uint32_t i)
 {
-    g->attention_tiles = i < 2 && g->has_attention_tiles;
+    g->attention_tiles = i < 2 && g->has_attention_tiles && g->info.type != KIM_DEVICE_CPU;
     g->attention_nv = i == 1;
 }
 
@@ -129,7 +129,7 @@ static const kernel_params many_times[] = {
 static const kernel_params few_checks[] = {
     PRODUCT(Q8_0, FEW_ROWS + 34, 544, 3, .paired = true),
     PRODUCT(Q4_K, 83, 512, 8, .extreme = true),
-    { .op = KERNEL_MATMUL_NORM, .images = Q4_K, .rows = 516, .width = 2048, .columns = 1 },
+    { .op = KERNEL_MATMUL_NORM, .images = Q4_K, .rows = 244, .width = 2048, .columns = 1 },
 };
 static const kernel_params few_times[] = {
     PRODUCT(Q4_K, FEW_ROWS, 2560, 1, .spread = 1),
@@ -183,6 +183,11 @@ static const kernel_params prompt_checks[] = {
       .window = UINT32_MAX,
       .position = 130,
       .kv = KV_Q8 },
+    { .op = KERNEL_ATTENTION_FULL,
+      .heads = { 3, 3, 72 },
+      .columns = 77,
+      .width = 216,
+      .images = 2 },
 };
 static const kernel_params prompt_times[] = {
     { .op = KERNEL_ATTENTION,
@@ -223,8 +228,10 @@ static kim_tuning_row *add_row(kim_tuning *t, const char *of, const char *candid
 static kim_err open_kernel(kernel **k, kim_gpu *g, const kernel_params *listed)
 {
     kernel_params p = *listed;
-    p.type = weight_type_find(type_of[p.images]);
-    p.images = 0;
+    if (p.op == KERNEL_MATMUL || p.op == KERNEL_MATMUL_NORM) {
+        p.type = weight_type_find(type_of[p.images]);
+        p.images = 0;
+    }
     return kernel_create(k, g, &p);
 }
 

@@ -8,7 +8,7 @@
 // outside the window are not touched. For each block:
 //     scores = q * k^T                          K is staged DEPTH dimensions at a time
 //     weights = exp(scores - best), as fp16     in the place of the scores
-//     sum = sum * correction + weights * v      V is staged likewise
+//     sum = sum * correction + weights * v      V is staged by dimensions
 // Scores are shared out among the subgroups by matrices; of the sums each has all queries, and every
 // WORKERS-th matrix of the dimensions.
 //

@@ -140,9 +140,12 @@ void main()
     const uint row = min(first_row + query / GROUP, last_row);
     const uint head = kv_head_of(first_head);
     const uvec2 keys = keys_of(row), all_keys = keys_of_all(first_row, keys);
-    scales[query] = stage_q(q_at(row, first_head + query % GROUP), query, part) * LOG2_E;
-    lows[query] = float(keys.x); // exact up to 2^24
-    highs[query] = float(keys.y);
+    const float scale_of_query = stage_q(q_at(row, first_head + query % GROUP), query, part);
+    if (part == 0) {
+        scales[query] = scale_of_query * LOG2_E;
+        lows[query] = float(keys.x); // exact up to 2^24
+        highs[query] = float(keys.y);
+    }
     barrier();
     // with a stride of 0: all rows alike
     MATRIX_SUM scale, low, high;

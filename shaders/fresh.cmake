@@ -9,8 +9,15 @@ function(check source made)
 endfunction()
 
 check("${VARIANTS}" "${FROM}/build.ninja")
+file(READ "${FROM}/generated/kim_spirv.c" table)
 file(GLOB depfiles "${FROM}/spirv/*.d") # OUTPUT: SOURCE...
 foreach(depfile IN LISTS depfiles)
+    get_filename_component(name "${depfile}" NAME)
+    string(REGEX REPLACE "d$" "inc" name "${name}")
+    string(FIND "${table}" "\"${name}\"" used)
+    if(used EQUAL -1) # of a variant that is no more
+        continue()
+    endif()
     file(STRINGS "${depfile}" text)
     string(REGEX REPLACE "^[^:]*: " "" text "${text}")
     string(REGEX REPLACE "d$" "inc" words "${depfile}")

@@ -13,7 +13,7 @@
 // is added to atomically, the same dispatch reads and writes with these.
 // `more` is a constant that is added to `at` in 64 bits, where it becomes a part of the load: a sum of
 // 32 bits could wrap, and takes an instruction for each load.
-// Pairs are loaded as one 64-bit word: lavapipe gathers word by word, and half as many are faster.
+// Pairs are loaded as one 64-bit word, quads as two: lavapipe gathers word by word, and half as many are faster.
 
 #if KIM_ADDRESS
 #extension GL_EXT_buffer_reference : require

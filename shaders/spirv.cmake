@@ -100,7 +100,9 @@ function(kim_add_variant feature name source macros)
     if(feature AND NOT kim_has_${feature})
         string(APPEND spirv_table "    {\"${name}\", {0, 0}, {0, 0}},\n")
         list(APPEND spirv_missing ${feature})
-        file(REMOVE "${spirv_dir}/${name}.0.inc" "${spirv_dir}/${name}.1.inc") # of a newer compiler
+        foreach(mode 0 1) # of a newer compiler
+            file(REMOVE "${spirv_dir}/${name}.${mode}.inc" "${spirv_dir}/${name}.${mode}.d")
+        endforeach()
     else()
         kim_compile_shader("${name}" "${source}" "${macros}" "${kim_target_${feature}}")
         foreach(mode 0 1)
@@ -151,7 +153,7 @@ endforeach()
 # What the library waits for: nothing, or a look at the shaders of the other folder.
 add_custom_target(kim_spirv)
 if(KIM_SPIRV_FROM)
-    add_custom_command(TARGET kim_spirv COMMAND "${CMAKE_COMMAND}" "-DFROM=${KIM_SPIRV_FROM}"
+    add_custom_command(TARGET kim_spirv POST_BUILD COMMAND "${CMAKE_COMMAND}" "-DFROM=${KIM_SPIRV_FROM}"
         "-DVARIANTS=${shader_dir}/variants.txt" -P "${shader_dir}/fresh.cmake" VERBATIM)
 endif()
 
@@ -163,7 +165,8 @@ endforeach()
 if(spirv_missing)
     list(JOIN missing_names ", " missing_names)
     set(missing_text "built without the shaders that need ${missing_names}: the GLSL compiler was too old")
-    message(NOTICE "### SHADERS LEFT OUT: ${missing_text} (${glslang}); see tests/setup.sh")
+    message(NOTICE "### SHADERS LEFT OUT: ${missing_text} (${glslang}); tests/setup.sh fetches one "
+        "for all but GL_NV_cooperative_matrix2, which needs glslang 15")
 endif()
 
 file(CONFIGURE OUTPUT "${KIM_GENERATED_DIR}/kim_variants.h" @ONLY CONTENT

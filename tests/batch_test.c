@@ -477,7 +477,7 @@ static void test_rate(const scene *s)
     memset(q[1].ids, 0, sizeof q[1].ids); // so that nothing is kept
     add(batch, &q[1]);
     CHECK_OK(kim_batch_run(batch));
-    CHECK(batch->rate > 0 || !s->gpu->limits.timestampComputeAndGraphics, "nothing was measured");
+    CHECK(batch->rate > 0, "nothing was measured");
     kim_batch_destroy(&batch);
 }
 

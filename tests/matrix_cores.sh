@@ -25,9 +25,9 @@ models() {
         as_root cp "$("$kim_root/tests/vendors.sh" --whole "$1/$name")" "$folder/models/"
     done
     as_root cp -r "$kim_root/tests" "$kim_model" "$folder/models/"
-    for way in half int8; do
-        attention=matrices
-        [ $way = half ] || attention=nv # the other one
+    for forced in "half matrices" "half nv" "int8 matrices"; do
+        way=${forced% *}
+        attention=${forced#* }
         set -- /models/tests "/models/${kim_model##*/}" --way $way --attention $attention
         run /models/model_test "$@" --limit 1200 --odd 300 --single 0 --prompts 2
         [ $way = half ] || continue # int8 has limits in model_test only

@@ -201,6 +201,7 @@ static void attention_cases(ops_run *run)
         { { 6, 2, 96 }, 256, 100, 37, 999, SCORES_EQUAL, 0, 0, 0 },
         { { 8, 2, 128 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0, 0 },
         { { 8, 2, 128 }, 256, 100, 16, 300, SCORES_NORMAL, 0, 0, 0 },
+        { { 4, 2, 128 }, 256, 100, 37, 300, SCORES_NORMAL, 5, 20, 0 },
         { { 8, 1, 64 }, 256, 100, 37, 300, SCORES_NORMAL, 0, 0, 0 },
         { { 32, 1, 64 }, 256, 100, 1, 300, SCORES_NORMAL, 0, 0, 0 },
         { { 32, 1, 64 }, 256, 100, 7, 300, SCORES_NORMAL, 0, 0, 0 },
@@ -227,8 +228,10 @@ static void attention_cases(ops_run *run)
         if (!run->matrices && (!run->quick || i % 3 == 0))
             attention_case(run, &p);
         run->gpu->attention_tiles = run->gpu->has_attention_tiles;
-        // a CPU driver compiles these for seconds: quickly, small heads, and a type in each mode
-        const bool small = p.shape.head <= 80 && p.kv == (run->gpu->address ? KV_Q8 : KV_F16);
+        // a CPU driver compiles these for seconds: quickly, small heads (and one that takes
+        // K and V in two turns), and a type in each mode
+        const bool small = p.shape.head <= (run->gpu->address ? 128 : 80) && p.shape.head != 96 &&
+                           p.kv == (run->gpu->address ? KV_Q8 : KV_F16);
         if (attention_in_tiles(run->gpu, p.rows) && (small || !run->quick)) {
             attention_case(run, &p);
             run->gpu->attention_nv = run->gpu->has_attention_nv;

@@ -606,9 +606,17 @@ static void few_rows_cases(ops_run *run)
     g->pass = false;
     g->limits.maxComputeWorkGroupInvocations = g->limits.maxComputeSharedMemorySize = UINT32_MAX;
     check_slices(run);
-    g->limits = limits;
+    // what a device may lack: 256 rows of 2,560 would take 32 lanes
+    const weight_type *q8 = named("Q8_0");
+    const linear_part part = { .type = q8, .rows = 256, .blocks = 2560 / q8->block };
     g->info.compute_units = 96;
     g->few_shape = 0;
+    g->limits.maxComputeWorkGroupInvocations = 128;
+    run->failures += matmul_pipeline(g, &part, false, 1, 0).constants[MATMUL_SLICES] != 16;
+    g->limits.maxComputeWorkGroupInvocations = UINT32_MAX;
+    g->limits.maxComputeSharedMemorySize = 16384; // 256 lanes of 8 columns: 17,412 bytes
+    run->failures += matmul_pipeline(g, &part, false, 8, 0).constants[MATMUL_SLICES] != 16;
+    g->limits = limits;
     matrix_params p = { .types = { named("Q4_K") }, .rows = { 37 }, .n = 1, .width = 2560 };
     matmul_cases(run, &p, columns, 1, 1);
     p = (matrix_params){ .types = { named("Q8_0") }, .rows = { 37 }, .n = 1, .width = 2560 };

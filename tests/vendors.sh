@@ -48,7 +48,8 @@ make_folder() {
         fail "debootstrap failed: is there a network?"
     retry folder_apt update >&2 || fail "could not read the package lists of $mirror"
     retry folder_apt install -y --no-install-recommends mesa-vulkan-drivers mesa-drm-shim \
-        vulkan-tools vulkan-validationlayers glslang-tools spirv-tools libvulkan1 >&2 ||
+        vulkan-tools vulkan-validationlayers glslang-tools spirv-tools libvulkan1 \
+        libcjson1 libwebp7 >&2 ||
         fail "could not install the drivers into $folder"
     folder_apt clean
     as_root touch "$folder/ready"
@@ -73,8 +74,8 @@ whole() {
     chmod +x "$compiler"
     cmake -S "$kim_root" -B "$whole" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKIM_TESTS=ON \
         -DKIM_EXAMPLES=OFF -DKIM_TEST_DRIVERS=none "-DKIM_GLSLANG=$compiler" \
-        "-DKIM_SPIRV_FROM=$build" >&2
-    cmake --build "$whole" --target "$(basename "$1")" >&2
+        "-DKIM_SPIRV_FROM=$build" >&2 || return 1 # set -e is off in an && list
+    cmake --build "$whole" --target "$(basename "$1")" >&2 || return 1
     echo "$whole/tests/$(basename "$1")"
 }
 
@@ -87,7 +88,7 @@ on() {
     0x*) set -- NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1 NOUVEAU_CHIPSET=$chip "$@" && kind=nouveau ;;
     adreno*) set -- FD_GPU_ID="${chip#adreno}" "$@" && kind=freedreno ;;
     apple) kind=asahi ;;
-    # which has NV's second version of matrices for those who ask for it
+    # RADV has NV's second version of matrices for those who ask for it
     *) set -- AMDGPU_GPU_ID="$chip" radv_cooperative_matrix2_nv=true "$@" && kind=amdgpu ;;
     esac
     icd=$kind

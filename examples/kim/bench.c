@@ -241,10 +241,12 @@ static int bench_model(int argc, const char **argv)
                 "repeats, and what of the device's own measured peaks that is.",
             .notes =
                 "GB/s counts the weights once a step, a batch of the prompt or one token, and\n"
-                "the keys and values that it sees. Peaks are measured after the tests.\n"
+                "the keys and values that it sees; not with drafts. Peaks are measured after the "
+                "tests.\n"
                 "With --lookup or --model-draft the tokens of tg are decoded with guesses ahead,\n"
                 "as in kim chat. How many are right depends on the text: here it is what the\n"
-                "model says after random tokens, most probable token by token.\n",
+                "model says after <bos>, or after random tokens (-pg, -d), most probable token by\n"
+                "token.\n",
             .options = table,
         },
         argc, argv);
