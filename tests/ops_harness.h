@@ -14,6 +14,7 @@ typedef struct ops_run {
     kim_gpu *gpu;
     stream *st;
     bool quick;
+    bool again;    // every weight type went through the other memory mode: now one in four
     bool matrices; // of attention, only what goes by the device's matrices
     uint32_t cases, failures;
     uint32_t tiles, tiles_nv;  // cases of attention by matrices: KHR's, and NV's second version

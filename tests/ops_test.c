@@ -62,7 +62,7 @@ static double seconds(void)
 static uint32_t run_mode(const options *o, kim_memory_mode mode, const char *name)
 {
     const bool again = mode == KIM_MEMORY_TABLE && o->address; // the shaders' other door to memory
-    ops_run run = { .quick = o->quick || again, .matrices = o->matrices };
+    ops_run run = { .quick = o->quick || again, .again = again, .matrices = o->matrices };
     const double start = seconds();
     const kim_gpu_params params = {
         .device = o->device,
