@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_COLUMNS 16       // of one workgroup of matmul
-#define MANY_QUERIES_ROWS 32 // of these on, lanes that load for each other take 16 queries
+#define MAX_COLUMNS 16        // of one workgroup of matmul
+#define MANY_QUERIES_ROWS 128 // of these on, lanes that load for each other take 16 queries
 #define SPLIT_KEYS 128     // of a split at least; on a CPU, where splits only share out the work of
 #define SPLIT_KEYS_CPU 512 // its cores, more
 #define MAX_SPLITS 128

@@ -34,7 +34,8 @@ layout(push_constant, std430) uniform Push { matmul_args a; };
 const uint SUMS = SETS * COLUMNS;
 shared vec2 partial[SLICES == 1 ? 1 : SUMS * 8 * GROUPS * SLICES];
 
-const uint TURN = PASS && SECTIONS > 1 ? 2 : 1; // sections of a step whose x is held at once
+// Sections of a step whose x is held at once; through the table, LLVM takes too long over two.
+const uint TURN = PASS && KIM_ADDRESS == 1 && SECTIONS > 1 ? 2 : 1;
 const uint BATCH = COLUMNS < PASS_LANES ? COLUMNS : PASS_LANES; // columns whose x is held in registers
 
 // A quad is four weights in a row; quad q of a chunk is section q % SECTIONS of step q / SECTIONS.
