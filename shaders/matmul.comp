@@ -216,7 +216,9 @@ void main()
                         r1[set][s] = turn == 0 ? q1[set][s] : q1[set][s + 2];
                     }
                 }
-                add_quads(start + (turn * 2 * SECTION_STRIDE + 4 * t) * 4, r0, r1, 0, x_at, sum);
+                for (uint s = 0; s < 2; s += TURN)
+                    add_quads(start + ((turn * 2 + s) * SECTION_STRIDE + 4 * t) * 4, r0, r1, s, x_at,
+                              sum);
             }
 #endif
             for (uint s = 0; !(PASS && SECTIONS == 4) && s < SECTIONS; s += TURN) {
