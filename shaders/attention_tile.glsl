@@ -62,18 +62,22 @@ vec4 load_q(uint at, uint quad)
     return load_f32x4(a.qkv, at + quad * 16) * a.scale;
 }
 
-// Four dimensions of a key of a head: of K, or of V. What is beyond the last row repeats it.
+// Four dimensions of a head of a row; what is beyond the last row repeats it.
+uvec2 load_row(uint row, uint head, uint quad)
+{
+    return half_quad(load_f32x4(a.qkv, q_at(min(row, a.rows - 1), head) + quad * 16));
+}
+
+// Four dimensions of a key of a head: of K, or of V.
 // first: key of the block   key: in the block
 uvec2 load_k(uint head, uint first, uint key, uint quad)
 {
-    const uint row = min(first + key, a.rows - 1);
-    return half_quad(load_f32x4(a.qkv, q_at(row, a.heads + head) + quad * 16));
+    return load_row(first + key, a.heads + head, quad);
 }
 
 uvec2 load_v(uint head, uint first, uint key, uint quad)
 {
-    const uint row = min(first + key, a.rows - 1);
-    return half_quad(load_f32x4(a.qkv, q_at(row, 2 * a.heads + head) + quad * 16));
+    return load_row(first + key, 2 * a.heads + head, quad);
 }
 
 uint y_row(uint row)
@@ -92,27 +96,35 @@ vec4 load_q(uint at, uint quad)
     return load_f32x4(a.qkv, at + quad * 16);
 }
 
+#ifdef KV_Q8
+#define QUAD_WORDS 1
+#else
+#define QUAD_WORDS 2
+#endif
+
+// Four dimensions of what stands in a slot of a cache, in words at `words` of its head, which begins
+// at `at`.
+uvec2 load_cached(uvec2 cache, uint at, uint words, uint slot, uint quad)
+{
+#ifdef KV_Q8
+    return half_quad(q8_unpack(load_u32(cache, at + words)) *
+                     load_f32(cache, at + kv_scale_at(slot, quad / (KV_BLOCK / 4))));
+#else
+    return load_u32x2(cache, at + words);
+#endif
+}
+
 // A block lies in one piece in the ring: KEYS divides KEY_BLOCK.
 uvec2 load_k(uint head, uint first, uint key, uint quad)
 {
     const uint slot = first % a.cache_rows + key, at = kv_head_at(head, a.cache_rows);
-#ifdef KV_Q8
-    return half_quad(q8_unpack(load_u32(a.k_cache, at + k_word_at(slot, quad))) *
-                     load_f32(a.k_cache, at + kv_scale_at(slot, quad / (KV_BLOCK / 4))));
-#else
-    return load_u32x2(a.k_cache, at + k_word_at(slot, quad * 2));
-#endif
+    return load_cached(a.k_cache, at, k_word_at(slot, quad * QUAD_WORDS), slot, quad);
 }
 
 uvec2 load_v(uint head, uint first, uint key, uint quad)
 {
     const uint slot = first % a.cache_rows + key, at = kv_head_at(head, a.cache_rows);
-#ifdef KV_Q8
-    return half_quad(q8_unpack(load_u32(a.v_cache, at + v_word_at(slot, quad))) *
-                     load_f32(a.v_cache, at + kv_scale_at(slot, quad / (KV_BLOCK / 4))));
-#else
-    return load_u32x2(a.v_cache, at + v_word_at(slot, quad * 2));
-#endif
+    return load_cached(a.v_cache, at, v_word_at(slot, quad * QUAD_WORDS), slot, quad);
 }
 
 uint y_row(uint row)
