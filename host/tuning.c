@@ -29,7 +29,7 @@ typedef struct choice {
     const char *(*candidate)(const kim_gpu *g, uint32_t i); // its name; NULL: not on this device
     void (*take)(kim_gpu *g, uint32_t i);
     void (*strike)(kim_gpu *g, uint32_t i); // NULL: to choose another is enough
-    const kernel_params *checks, *times;    // types by their number in `type_of`
+    const kernel_params *checks, *times;
     uint32_t n_checks, n_times;
 } choice;
 
@@ -108,13 +108,14 @@ static void take_prompt(kim_gpu *g, uint32_t i)
     g->attention_nv = i == 1;
 }
 
-// Types whose readers differ: no scales, scales, scales and minima. kernel_params want pointers
-// that are no constants, so that `images`, which products do not have, says which one.
-static const uint32_t type_of[] = { 1, 8, 12 };
-enum { F16, Q8_0, Q4_K };
+// Types whose readers differ: no scales, scales, scales and minima; by their places, of which
+// addresses are constants.
+#define F16 &weight_types[1]
+#define Q8_0 &weight_types[7]
+#define Q4_K &weight_types[10]
 #define PRODUCT(of_type, m, k, n, ...)                                                             \
     {                                                                                              \
-        .op = KERNEL_MATMUL, .images = of_type, .rows = m, .width = k, .columns = n, __VA_ARGS__   \
+        .op = KERNEL_MATMUL, .type = of_type, .rows = m, .width = k, .columns = n, __VA_ARGS__     \
     }
 
 static const kernel_params many_checks[] = {
@@ -129,7 +130,7 @@ static const kernel_params many_times[] = {
 static const kernel_params few_checks[] = {
     PRODUCT(Q8_0, FEW_ROWS + 34, 544, 3, .paired = true),
     PRODUCT(Q4_K, 83, 512, 8, .extreme = true),
-    { .op = KERNEL_MATMUL_NORM, .images = Q4_K, .rows = 244, .width = 2048, .columns = 1 },
+    { .op = KERNEL_MATMUL_NORM, .type = Q4_K, .rows = 244, .width = 2048, .columns = 1 },
 };
 static const kernel_params few_times[] = {
     PRODUCT(Q4_K, FEW_ROWS, 2560, 1, .spread = 1),
@@ -225,16 +226,6 @@ static kim_tuning_row *add_row(kim_tuning *t, const char *of, const char *candid
     return row;
 }
 
-static kim_err open_kernel(kernel **k, kim_gpu *g, const kernel_params *listed)
-{
-    kernel_params p = *listed;
-    if (p.op == KERNEL_MATMUL || p.op == KERNEL_MATMUL_NORM) {
-        p.type = weight_type_find(type_of[p.images]);
-        p.images = 0;
-    }
-    return kernel_create(k, g, &p);
-}
-
 // Sets row->problem where an output is wrong.
 static kim_err check_candidate(kim_gpu *g, const choice *c, kim_tuning_row *row)
 {
@@ -242,7 +233,7 @@ static kim_err check_candidate(kim_gpu *g, const choice *c, kim_tuning_row *row)
     kernel *k = NULL;
     for (uint32_t i = 0; i < c->n_checks && !row->problem[0]; i++) {
         kernel_error e;
-        TRY(open_kernel(&k, g, &c->checks[i]));
+        TRY(kernel_create(&k, g, &c->checks[i]));
         TRY(kernel_check(k, &e));
         kernel_destroy(&k);
         if (e.right)
@@ -266,7 +257,7 @@ static kim_err time_product(kim_gpu *g, const kernel_params *listed, uint32_t co
     double samples[SAMPLES], processor;
     uint32_t n = SAMPLES;
     p.columns = p.columns < columns ? p.columns : columns;
-    TRY(open_kernel(&k, g, &p));
+    TRY(kernel_create(&k, g, &p));
     TRY(kernel_time(k, samples, &n, MEASURED_SECONDS, &processor));
     *seconds = INFINITY;
     for (uint32_t i = 0; i < n; i++)
