@@ -101,7 +101,7 @@ kim_err batch_collect_step(kim_batch *b);
 
 // Tokens of a piece that is to take so many seconds, after pieces of `before`: a power of two from
 // 32 on, and a larger one only where it fits with some to spare, since each size is recorded anew.
-// rate: tokens a second; 0: not known. before: may be beyond `most`, else the result is not
+// rate: tokens a second; 0: not known. most: from there on it does not grow
 uint32_t batch_piece_size(uint32_t before, double rate, double seconds, uint32_t most);
 
 // Waits for the piece under way, and gives out the token that was drawn after the last one.

@@ -77,9 +77,8 @@ KIM_API const char *kim_build_missing(void);
 
 // What was tried to choose between ways to do the same, and what was chosen.
 typedef struct kim_tuning_row {
-    char
-        choice[24]; // "memory", "many columns", "tile", "few columns", "decode attention" and so on
-    char candidate[24]; // "address", "half", "middle", "8 lanes", "quads" and so on
+    char choice[24];    // "memory", "many columns", "decode attention" and so on
+    char candidate[24]; // "address", "half", "quads"
     double seconds;     // of some products of common shapes; not a number: it was struck off
     bool chosen;
     char problem[240]; // why it was struck off: what is wrong, and by how much; else ""

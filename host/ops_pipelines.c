@@ -82,15 +82,14 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool pai
     uint32_t at_once = columns > 1 && g->pass ? 8 : 1; // eight lanes load for eight columns
     while (at_once < columns && at_once < MAX_COLUMNS)
         at_once *= 2;
-    const few_shape few = few_shape_of(g, part, at_once);
-    const uint32_t slices = cpu || at_once > 8 ? 1 : few.slices;
-    const uint32_t groups = cpu ? 1 : at_once > 8 ? 8 : few.groups;
+    const few_shape few = cpu || at_once > 8 ? (few_shape){ .slices = 1, .groups = cpu ? 1 : 8 }
+                                             : few_shape_of(g, part, at_once);
     // x, which is gathered there, serves several groups of rows; sums of slices are shared memory
-    const uint32_t sets = !g->pass || slices > 1 ? 1 : at_once > 8 ? 2 : 4;
+    const uint32_t sets = !g->pass || few.slices > 1 ? 1 : at_once > 8 ? 2 : 4;
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
         .variant = first + weight_index(part->type),
-        .constants = { 8 * groups * slices, at_once, slices, groups, flags, sets },
+        .constants = { 8 * few.groups * few.slices, at_once, few.slices, few.groups, flags, sets },
     };
 }
 
