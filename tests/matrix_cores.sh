@@ -32,7 +32,7 @@ models() {
         run /models/model_test "$@" --limit 1200 --odd 300 --single 0
         [ $way = half ] || continue # int8 has limits in model_test only
         run /models/small_models_test "$@"
-        run /models/vision_test "$@" --limit 1
+        run /models/vision_test "$@" --limit 2
     done
 }
 
