@@ -8,7 +8,7 @@
 #define MAX_COLUMNS 16        // of one workgroup of matmul
 #define MANY_QUERIES_ROWS 128 // of these on, lanes that load for each other take 16 queries
 #define SPLIT_KEYS 128     // of a split at least; on a CPU, where splits only share out the work of
-#define SPLIT_KEYS_CPU 512 // its cores, more
+#define SPLIT_KEYS_CPU 256 // its cores, more
 #define MAX_SPLITS 128
 #define MAX_SPLITS_CPU 8
 #define UNIT_WORKGROUPS 4 // workgroups that a compute unit runs at once, at least

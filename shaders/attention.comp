@@ -47,6 +47,9 @@ const uint PARTS = LANES / QUERIES < QUADS ? LANES / QUERIES : QUADS; // lanes t
 const uint PART_QUADS = QUADS / PARTS;
 const uint SCORES = QUERIES * KEYS; // of a lane
 const uint BATCH = QUERIES < PASS_LANES ? QUERIES : PASS_LANES; // queries held in registers
+// With PASS, lanes that are more than queries load what follows: this many quads of dimensions at once.
+const uint FOLD = !PASS ? 1 : PASS_LANES / BATCH < 4 ? PASS_LANES / BATCH : HEAD % 16 == 0 ? 4 : 2;
+const uint STEP = FOLD > PAIR_QUADS ? FOLD / PAIR_QUADS : 1; // pairs of words of K
 #ifdef BY_QUADS
 #define PASS_WEIGHTS false
 #define UNROLL [[unroll]]
@@ -75,6 +78,9 @@ uint word_of(uint w, uint lane)
 
 #ifdef ROPE
 shared vec4 turned[GROUP * HEAD / 4]; // q
+
+vec4 load_q(uint at) { return turned[at / 16]; }
+
 // K and V as the cache has them. By way of memory: compilers take unpackHalf2x16(packHalf2x16(x)) for x.
 shared uint newest[2 * KV_WORDS];
 #ifdef KV_Q8
@@ -154,11 +160,6 @@ void turn(uint dimension, vec2 x)
     turned[dimension / 4][dimension % 4 + 1] = x.y;
 }
 
-vec4 load_q(uint query, uint dimension)
-{
-    return turned[query % GROUP * (HEAD / 4) + dimension / 4];
-}
-
 // q to `turned`, k and v to `newest`, and with `store` to the cache.
 // kv_at: where the kv head's part of the caches begins
 void norm_and_rotate(uint lane, uint position, uint first_head, uint kv_head, uint kv_at, bool store)
@@ -214,7 +215,7 @@ void begin_with_newest(uint lane)
     const uint query = lane % QUERIES, part = lane / QUERIES;
     float score = 0;
     for (uint quad = part; quad < HEAD / 4; quad += PARTS)
-        score += dot(load_q(query, quad * 4), newest_quad(0, quad));
+        score += dot(load_q(query % GROUP * HEAD * 4 + quad * 16), newest_quad(0, quad));
     if (part < PARTS)
         part_best[query * PARTS + part] = score;
     barrier();
@@ -225,6 +226,10 @@ void begin_with_newest(uint lane)
         best[lane] = score;
     }
 }
+#endif
+
+#ifndef ROPE
+vec4 load_q(uint at) { return load_f32x4(a.qkv, at); }
 #endif
 
 void set_keys(uint lane, uint position, uint first_row, uint last_row)
@@ -420,15 +425,16 @@ void main()
             value[i * WORDS + w] = v;
     }
     barrier();
-#else
+#endif
+
     uint q_at[QUERIES]; // with PASS: i is of query i * BATCH + lane
     for (uint i = 0; i < QUERIES; i++) {
         const uint query = PASS ? i * BATCH + pass_lane() % BATCH : i;
-        const uint row = min(first_row + query / GROUP, last_row);
-        q_at[i] = row * row_stride + (first_head + query % GROUP) * HEAD * 4;
-    }
+        q_at[i] = query % GROUP * HEAD * 4;
+#ifndef ROPE
+        q_at[i] += min(first_row + query / GROUP, last_row) * row_stride + first_head * HEAD * 4;
 #endif
-
+    }
     uint slot = block * KEY_BLOCK % a.cache_rows; // of the block's first key
     for (; block < end; block++) {
         // scores of the lane's keys: i * KEYS + s is of query i and key s * LANES + lane of the block
@@ -446,34 +452,31 @@ void main()
             k_scale[s] = 0;
         }
 #endif
-        UNROLL for (uint pair = 0; pair < KV_WORDS / 2; pair++) {
+        UNROLL for (uint first = 0; first < KV_WORDS / 2; first += STEP) {
+            vec4 mine[QUERIES / BATCH]; // of q
             uvec2 words[KEYS];
-            for (uint s = 0; s < KEYS; s++) {
-                words[s] = load_u32x2(a.k_cache, k_at[s], k_word_at(0, pair * 2));
-#ifdef KV_Q8
-                if (pair % (KV_BLOCK / 8) == 0)
-                    k_scale[s] = load_f32(a.k_cache, scale_at[s] + pair / (KV_BLOCK / 8) * (KEY_GROUP * 4));
-#endif
-            }
-            [[unroll]] for (uint half_pair = 0; half_pair < PAIR_QUADS; half_pair++) {
-                const uint d = (pair * PAIR_QUADS + half_pair) * 4;
+            [[unroll]] for (uint quad = 0; quad < STEP * PAIR_QUADS; quad++) {
+                const uint pair = first + quad / PAIR_QUADS, d = (first * PAIR_QUADS + quad) * 4;
                 vec4 k[KEYS];
-                for (uint s = 0; s < KEYS; s++)
+                for (uint s = 0; s < KEYS; s++) {
+                    if (quad % PAIR_QUADS == 0)
+                        words[s] = load_u32x2(a.k_cache, k_at[s], k_word_at(0, pair * 2));
 #ifdef KV_Q8
-                    k[s] = q8_unpack(words[s][half_pair]) * k_scale[s];
+                    if (quad % PAIR_QUADS == 0 && pair % (KV_BLOCK / 8) == 0)
+                        k_scale[s] = load_f32(a.k_cache, scale_at[s] + pair / (KV_BLOCK / 8) * (KEY_GROUP * 4));
+                    k[s] = q8_unpack(words[s][quad % PAIR_QUADS]) * k_scale[s];
 #else
                     k[s] = vec4(unpackHalf2x16(words[s].x), unpackHalf2x16(words[s].y));
 #endif
+                }
                 [[unroll]] for (uint j = 0; j < QUERIES / BATCH; j++) {
                     vec4 q[BATCH];
-                    for (uint i = 0; i < (PASS ? 1 : BATCH); i++)
-#ifdef ROPE
-                        q[i] = load_q(j * BATCH + (PASS ? pass_lane() % BATCH : i), d);
-#else
-                        q[i] = load_f32x4(a.qkv, q_at[PASS ? j : j * BATCH + i] + d * 4);
-#endif
+                    for (uint i = 0; i < (PASS ? 0 : BATCH); i++)
+                        q[i] = load_q(q_at[j * BATCH + i] + d * 4);
+                    if (PASS && quad % FOLD == 0)
+                        mine[j] = load_q(q_at[j] + (d + pass_lane() / BATCH % FOLD * 4) * 4);
                     [[unroll]] for (uint i = 0; i < BATCH; i++) {
-                        const vec4 of_query = PASS ? pass(q[0], i) : q[i];
+                        const vec4 of_query = PASS ? pass(mine[j], quad % FOLD * BATCH + i) : q[i];
                         for (uint s = 0; s < KEYS; s++)
                             score[(j * BATCH + i) * KEYS + s] += dot(of_query, k[s]);
                     }
