@@ -430,9 +430,11 @@ void main()
     uint q_at[QUERIES]; // with PASS: i is of query i * BATCH + lane
     for (uint i = 0; i < QUERIES; i++) {
         const uint query = PASS ? i * BATCH + pass_lane() % BATCH : i;
+#ifdef ROPE
         q_at[i] = query % GROUP * HEAD * 4;
-#ifndef ROPE
-        q_at[i] += min(first_row + query / GROUP, last_row) * row_stride + first_head * HEAD * 4;
+#else
+        const uint row = min(first_row + query / GROUP, last_row);
+        q_at[i] = row * row_stride + (first_head + query % GROUP) * HEAD * 4;
 #endif
     }
     uint slot = block * KEY_BLOCK % a.cache_rows; // of the block's first key
