@@ -9,6 +9,6 @@ shaders=$PWD/build/release
 cmake --preset "$1" -DKIM_TEST_DRIVERS=none "-DKIM_SPIRV_FROM=$shaders"
 cmake --build --preset "$1"
 case $1 in
-debug | asan) ctest --preset "$1" ;;
+debug | asan) ctest --preset "$1" -j2 ;;
 mingw) test -s build/mingw/examples/list_devices.exe ;;
 esac
