@@ -644,7 +644,7 @@ void cases_weights(ops_run *run)
     few_rows_cases(run);
     norm_cases(run);
     epilogue_cases(run);
-    for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i += run->again ? 4 : 1)
+    for (uint32_t i = run->again; i < WEIGHT_TYPE_COUNT; i += run->again ? 4 : 1)
         type_cases(run, &weight_types[i]);
     parts_cases(run);
     uint32_t every[18];
@@ -723,7 +723,7 @@ void cases_many_columns(ops_run *run)
             continue;
         }
         run->failures += !(run->gpu->matmul_ways >> way & 1);
-        for (uint32_t i = 0; i < WEIGHT_TYPE_COUNT; i += run->again ? 4 : 1)
+        for (uint32_t i = run->again; i < WEIGHT_TYPE_COUNT; i += run->again ? 4 : 1)
             if (matmul_way_of(run->gpu, &weight_types[i], 33, true) == way)
                 many_type_cases(run, &weight_types[i]);
         many_epilogue_cases(run);
