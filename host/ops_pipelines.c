@@ -13,6 +13,7 @@
 #define MAX_SPLITS_CPU 8
 #define UNIT_WORKGROUPS 4 // workgroups that a compute unit runs at once, at least
 #define CHUNK_MOST 64     // weights of a row that one lane takes at a time, at most: weights.glsl
+#define WIDE_ROWS 4096    // of these on, lanes take 8 groups of weights of 8 bits and more
 #define FEW_LANES 256     // of a workgroup of a product of few columns, at most
 #define TILE_ATTENTION_ROWS 32 // from here on attention goes by matrices, where it can
 #define TILE_ATTENTION_DEPTH 64
@@ -84,8 +85,13 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool pai
         at_once *= 2;
     const few_shape few = cpu || at_once > 8 ? (few_shape){ .slices = 1, .groups = cpu ? 1 : 8 }
                                              : few_shape_of(g, part, at_once);
-    // x, which is gathered there, serves several groups of rows; sums of slices are shared memory
-    const uint32_t sets = !g->pass || few.slices > 1 ? 1 : at_once > 8 ? 2 : 4;
+    // x, which is gathered there, serves several groups of rows, whose loads wait side by side:
+    // more of them where weights are wide; sums of slices are shared memory
+    const bool wide = part->type->block_bytes >= part->type->block && part->rows >= WIDE_ROWS;
+    const uint32_t sets = !g->pass || few.slices > 1 ? 1
+                          : at_once > 8              ? 2
+                          : at_once == 1 && wide     ? 8
+                                                     : 4;
     const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
     return (pipeline_key){
         .variant = first + weight_index(part->type),
