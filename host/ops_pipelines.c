@@ -87,7 +87,8 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool pai
                                              : few_shape_of(g, part, at_once);
     // x, which is gathered there, serves several groups of rows, whose loads wait side by side:
     // more of them where weights are wide; sums of slices are shared memory
-    const bool wide = part->type->block_bytes >= part->type->block && part->rows >= WIDE_ROWS;
+    const bool wide = part->type->block_bytes >= part->type->block && part->rows >= WIDE_ROWS &&
+                      g->address; // through the table LLVM takes long over it
     const uint32_t sets = !g->pass || few.slices > 1 ? 1
                           : at_once > 8              ? 2
                           : at_once == 1 && wide     ? 8
