@@ -226,9 +226,7 @@ void begin_with_newest(uint lane)
         best[lane] = score;
     }
 }
-#endif
-
-#ifndef ROPE
+#else
 vec4 load_q(uint at) { return load_f32x4(a.qkv, at); }
 #endif
 
