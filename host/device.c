@@ -316,6 +316,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, kim_device_info 
          (sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0);
     info->float16 = f12.shaderFloat16;
     info->int8 = f12.shaderInt8;
+    info->storage_8bit = f12.storageBuffer8BitAccess;
     info->integer_dot_product = dot.shaderIntegerDotProduct;
     // the shaders of cooperative matrices are of Vulkan's memory model; where that is on, others'
     // atomics need its device scope

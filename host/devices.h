@@ -52,6 +52,7 @@ typedef struct kim_device_info {
     // optional features, used where present
     bool buffer_device_address; // with 64-bit integers in shaders
     bool float16, int8, integer_dot_product;
+    bool storage_8bit;       // 8-bit integers in storage buffers
     bool cooperative_matrix; // VK_KHR_cooperative_matrix
     // VK_NV_cooperative_matrix2 with reductions, conversions and operations on elements
     bool cooperative_matrix_nv;

@@ -13,7 +13,6 @@
 #define MAX_SPLITS_CPU 8
 #define UNIT_WORKGROUPS 4 // workgroups that a compute unit runs at once, at least
 #define CHUNK_MOST 64     // weights of a row that one lane takes at a time, at most: weights.glsl
-#define WIDE_ROWS 4096    // of these on, lanes take 8 groups of weights of 8 bits and more
 #define FEW_LANES 256     // of a workgroup of a product of few columns, at most
 #define TILE_ATTENTION_ROWS 32 // from here on attention goes by matrices, where it can
 #define TILE_ATTENTION_DEPTH 64
@@ -85,17 +84,20 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool pai
         at_once *= 2;
     const few_shape few = cpu || at_once > 8 ? (few_shape){ .slices = 1, .groups = cpu ? 1 : 8 }
                                              : few_shape_of(g, part, at_once);
-    // x, which is gathered there, serves several groups of rows, whose loads wait side by side:
-    // more of them where weights are wide; sums of slices are shared memory
-    const bool wide = part->type->block_bytes >= part->type->block && part->rows >= WIDE_ROWS &&
-                      g->address; // through the table LLVM takes long over it
-    const uint32_t sets = !g->pass || few.slices > 1 ? 1
-                          : at_once > 8              ? 2
-                          : at_once == 1 && wide     ? 8
-                                                     : 4;
-    const enum kim_variant first = paired ? KIM_VARIANT_MATMUL_GLU_F32 : KIM_VARIANT_MATMUL_F32;
+    // x, which is gathered there, serves several groups of rows; sums of slices are shared memory.
+    // Types of less than 8 bits have two quads and more a step: at eight columns four groups of
+    // them are more than LLVM keeps in registers, and take six to eight times as long as two
+    const bool wide = part->type->block_bytes >= part->type->block;
+    const uint32_t sets = !g->pass || few.slices > 1               ? 1
+                          : at_once == 1 || (at_once == 8 && wide) ? 4
+                                                                   : 2;
+    static const enum kim_variant first[2][2] = {
+        { KIM_VARIANT_MATMUL_F32, KIM_VARIANT_MATMUL_GLU_F32 },
+        { KIM_VARIANT_MATMUL_TOUCH_F32, KIM_VARIANT_MATMUL_GLU_TOUCH_F32 },
+    };
+    const bool touch = g->pass && g->touch && at_once <= 8; // more: loads are the lesser part
     return (pipeline_key){
-        .variant = first + weight_index(part->type),
+        .variant = first[touch][paired] + weight_index(part->type),
         .constants = { 8 * few.groups * few.slices, at_once, few.slices, few.groups, flags, sets },
     };
 }

@@ -13,6 +13,7 @@
 // is added to atomically, the same dispatch reads and writes with these.
 // `more` is a constant that is added to `at` in 64 bits, where it becomes a part of the load: a sum of
 // 32 bits could wrap, and takes an instruction for each load.
+// touch_byte, with TOUCH, is for what will be loaded soon, and needs 8-bit storage.
 // Pairs are loaded as one 64-bit word, quads as two: lavapipe gathers word by word, and half as many are faster.
 
 #if KIM_ADDRESS
@@ -31,6 +32,11 @@ layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Sh
 
 #define ADDRESS_OF(handle, at) (packUint2x32(handle) + uint64_t(at))
 
+#ifdef TOUCH
+#extension GL_EXT_shader_8bit_storage : require
+layout(buffer_reference, std430, buffer_reference_align = 1) readonly restrict buffer InByte { uint8_t v; };
+uint touch_byte(uvec2 handle, uint at) { return uint(InByte(ADDRESS_OF(handle, at)).v); }
+#endif
 uint load_u32(uvec2 handle, uint at) { return In1(ADDRESS_OF(handle, at)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return unpackUint2x32(In2(ADDRESS_OF(handle, at)).v); }
 uvec4 pairs_to_words(u64vec2 v) { return uvec4(unpackUint2x32(v.x), unpackUint2x32(v.y)); }

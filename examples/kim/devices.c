@@ -22,6 +22,7 @@ static const struct {
     { "buffer_device_address", "buffer addresses", OF(buffer_device_address) },
     { "float16", "fp16 arithmetic", OF(float16) },
     { "int8", "int8", OF(int8) },
+    { "storage_8bit", "8-bit storage", OF(storage_8bit) },
     { "integer_dot_product", "integer dot product", OF(integer_dot_product) },
     { "cooperative_matrix", "cooperative matrix", OF(cooperative_matrix) },
     { "cooperative_matrix_nv", "NV cooperative matrix 2", OF(cooperative_matrix_nv) },
