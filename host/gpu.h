@@ -49,7 +49,7 @@ struct kim_gpu {
 
     bool address; // memory mode: device addresses; else the table
     bool pass;    // lanes load for each other, see shaders/pass.glsl
-    bool touch;   // weights are touched before they are read, see TOUCH in shaders/matmul.comp
+    bool touch;   // weights are touched before they are read, see TOUCH in shaders/memory.glsl
     uint64_t block_limit;
     uint32_t matmul_ways;  // set of bits: those that this device and this build have
     matmul_way matmul_way; // the one that is taken, where the weights' type lets it

@@ -37,6 +37,12 @@ const tile_shape tile_shapes[TILE_SHAPES] = {
     { "large", { 256, 64, 128, 16 }, { 128, 128 } },
 };
 
+// Whether shaders for few rows touch what they read next: see TOUCH in shaders/memory.glsl.
+static bool touches(const kim_gpu *g)
+{
+    return g->touch && g->pass;
+}
+
 static uint32_t weight_index(const weight_type *type)
 {
     return (uint32_t)(type - weight_types);
@@ -95,7 +101,7 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool pai
         { KIM_VARIANT_MATMUL_F32, KIM_VARIANT_MATMUL_GLU_F32 },
         { KIM_VARIANT_MATMUL_TOUCH_F32, KIM_VARIANT_MATMUL_GLU_TOUCH_F32 },
     };
-    const bool touch = g->pass && g->touch && at_once <= 8; // more: loads are the lesser part
+    const bool touch = touches(g) && at_once <= 8; // more: loads are the lesser part
     return (pipeline_key){
         .variant = first[touch][paired] + weight_index(part->type),
         .constants = { 8 * few.groups * few.slices, at_once, few.slices, few.groups, flags, sets },
@@ -210,19 +216,24 @@ uint32_t attention_splits(const kim_gpu *g, const head_shape *s, uint32_t keys, 
 pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *s,
                                 const uint32_t rows_keys[2], bool rope)
 {
-    static const enum kim_variant variants[KV_TYPES][3] = {
+    enum { PLAIN, ROPE, ROPE_QUADS, ROPE_TOUCH, KINDS };
+    static const enum kim_variant variants[KV_TYPES][KINDS] = {
         [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE,
-                     KIM_VARIANT_ATTENTION_ROPE_QUADS },
+                     KIM_VARIANT_ATTENTION_ROPE_QUADS, KIM_VARIANT_ATTENTION_ROPE_TOUCH },
         [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8,
-                    KIM_VARIANT_ATTENTION_ROPE_Q8_QUADS },
+                    KIM_VARIANT_ATTENTION_ROPE_Q8_QUADS, KIM_VARIANT_ATTENTION_ROPE_Q8_TOUCH },
     };
     const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(g, s);
     const uint32_t lane_keys = g->pass ? 2 : 1; // q, which is gathered there, serves two keys
     uint32_t queries = 1;
     while (queries < most_queries(g, rows) && queries < rows * group)
         queries *= 2;
+    const int kind = !rope                ? PLAIN
+                     : g->attention_quads ? ROPE_QUADS
+                     : touches(g)         ? ROPE_TOUCH
+                                          : ROPE;
     return (pipeline_key){
-        .variant = variants[type][rope && g->attention_quads ? 2 : rope],
+        .variant = variants[type][kind],
         .constants = { KEY_BLOCK / lane_keys, s->head, queries, group,
                        attention_splits(g, s, keys, rows), lane_keys },
     };

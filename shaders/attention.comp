@@ -13,7 +13,8 @@
 // ROPE: for a step of one row, what rope.comp does as well: q is normed, rotated and scaled in
 // shared memory; of the newest key, K and V go to the cache and are never read from there: the split
 // that has it starts from its score and its value.
-// macros: ROPE, KV_Q8 (kv.glsl), BY_QUADS (pass.glsl)
+// macros: ROPE, KV_Q8 (kv.glsl), BY_QUADS (pass.glsl), TOUCH (memory.glsl): a block is touched one
+// turn before it is read
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "kim_shared.h"
@@ -379,6 +380,23 @@ void store_values(uint lane, uint first_row, uint last_row, uint first_head)
     }
 }
 
+// of the first key of the block after that of `slot`
+uint next_slot(uint slot)
+{
+    return slot + KEY_BLOCK < a.cache_rows ? slot + KEY_BLOCK : 0;
+}
+
+// Every line of K and V of the block at `at`.
+void touch_block(uint lane, uint at)
+{
+    const uint bytes = KEY_BLOCK / KEY_GROUP * KV_GROUP_WORDS * 4;
+    for (uint i = 0; i < bytes; i += LANES * CACHE_LINE) {
+        const uint line = at + min(i + lane * CACHE_LINE, bytes - 1);
+        touch_line(a.k_cache, line);
+        touch_line(a.v_cache, line);
+    }
+}
+
 void main()
 {
     const uint lane = gl_LocalInvocationIndex;
@@ -437,6 +455,8 @@ void main()
     }
     uint slot = block * KEY_BLOCK % a.cache_rows; // of the block's first key
     for (; block < end; block++) {
+        if (TOUCHES && block + 1 < end)
+            touch_block(lane, kv_at + k_word_at(next_slot(slot), 0));
         // scores of the lane's keys: i * KEYS + s is of query i and key s * LANES + lane of the block
         uint k_at[KEYS];
         for (uint s = 0; s < KEYS; s++)
@@ -514,10 +534,12 @@ void main()
             [[unroll]] for (uint w = 0; w < WORDS; w++)
                 value[i * WORDS + w] *= correction[i];
         add_values(lane, kv_at + v_word_at(slot, 0));
-        slot = slot + KEY_BLOCK < a.cache_rows ? slot + KEY_BLOCK : 0;
+        slot = next_slot(slot);
         barrier();
     }
 
+    if (touched_nothing(a.heads))
+        my_sum = 0;
     // part_best is free: the parts' sums
     if (my_part < PARTS)
         part_best[my_query * PARTS + my_part] = my_sum;

@@ -9,7 +9,7 @@
 // MATMUL_NORM, of one column: the workgroup that is done last makes the norms of all of y that
 // follow, norm_add of norm.comp.
 // macros: WEIGHT; GLU: rows come in pairs (gate, up), y[c, r / 2] = gelu(gate) * up;
-// TOUCH: each chunk of weights is touched one turn before it is read; with PASS, by addresses
+// TOUCH (memory.glsl): a chunk of weights is touched one turn before it is read; with PASS
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "kim_shared.h"
@@ -31,8 +31,6 @@ layout(push_constant, std430) uniform Push { matmul_args a; };
 #include "norm.glsl"
 #include "last.glsl"
 #endif
-
-#define CACHE_LINE 64
 
 const uint SUMS = SETS * COLUMNS;
 shared vec2 partial[SLICES == 1 ? 1 : SUMS * 8 * GROUPS * SLICES];
@@ -141,22 +139,16 @@ void add_quads(uint at, vec4 q0[SETS][SECTIONS], vec4 q1[SETS][SECTIONS], uint s
     }
 }
 
-#ifdef TOUCH
-// Reads a byte of every line of chunk c, or of the end of the rows. Lavapipe gathers words by an
-// instruction during which AMD's CPUs wait for one line after the other, unless it is in the cache;
-// bytes it loads one by one, which they do ahead.
-uint touch_chunk(weight_place p[SETS], uint c)
+// Every line of chunk c, or the end of the rows.
+void touch_chunk(weight_place p[SETS], uint c)
 {
-    uint touched = 0;
     for (uint set = 0; set < SETS; set++) {
         for (uint i = 0; i < RECORD / CHUNKS; i += PASS_LANES * CACHE_LINE) {
             const uint at = c * (RECORD / CHUNKS) + i + pass_lane() * CACHE_LINE;
-            touched |= touch_byte(p[set].handle, p[set].at + min(at, a.blocks * RECORD - 1));
+            touch_line(p[set].handle, p[set].at + min(at, a.blocks * RECORD - 1));
         }
     }
-    return touched;
 }
-#endif
 
 #ifndef GLU
 void finish(uint row, float value, uint y_at)
@@ -208,14 +200,10 @@ void main()
     }
     for (uint i = 0; i < SUMS; i++)
         sum[i] = vec2(0);
-#ifdef TOUCH
-    uint touched = 0;
-#endif
     for (uint c = slice; c < chunks; c += SLICES) {
         const uint start = chunk_start(c) * 4;
-#ifdef TOUCH
-        touched |= touch_chunk(p, c + SLICES);
-#endif
+        if (TOUCHES)
+            touch_chunk(p, c + SLICES);
         if (COLUMNS == 1) {
             add_chunk_of_one(p, c, x_at[0] + start, sum);
             continue;
@@ -255,10 +243,8 @@ void main()
         }
     }
 
-#ifdef TOUCH
-    if (touched > 255 + a.columns) // never; but the compiler, which must not leave it out, cannot know
+    if (touched_nothing(a.columns))
         sum[0].x = 0;
-#endif
     if (SLICES > 1) {
         for (uint i = 0; i < SUMS; i++)
             partial[i * gl_WorkGroupSize.x + gl_LocalInvocationIndex] = sum[i];

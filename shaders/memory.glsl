@@ -13,7 +13,6 @@
 // is added to atomically, the same dispatch reads and writes with these.
 // `more` is a constant that is added to `at` in 64 bits, where it becomes a part of the load: a sum of
 // 32 bits could wrap, and takes an instruction for each load.
-// touch_byte, with TOUCH, is for what will be loaded soon, and needs 8-bit storage.
 // Pairs are loaded as one 64-bit word, quads as two: lavapipe gathers word by word, and half as many are faster.
 
 #if KIM_ADDRESS
@@ -32,11 +31,6 @@ layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Sh
 
 #define ADDRESS_OF(handle, at) (packUint2x32(handle) + uint64_t(at))
 
-#ifdef TOUCH
-#extension GL_EXT_shader_8bit_storage : require
-layout(buffer_reference, std430, buffer_reference_align = 1) readonly restrict buffer InByte { uint8_t v; };
-uint touch_byte(uvec2 handle, uint at) { return uint(InByte(ADDRESS_OF(handle, at)).v); }
-#endif
 uint load_u32(uvec2 handle, uint at) { return In1(ADDRESS_OF(handle, at)).v; }
 uvec2 load_u32x2(uvec2 handle, uint at) { return unpackUint2x32(In2(ADDRESS_OF(handle, at)).v); }
 uvec4 pairs_to_words(u64vec2 v) { return uvec4(unpackUint2x32(v.x), unpackUint2x32(v.y)); }
@@ -50,6 +44,7 @@ uvec4 reload_u32x4(uvec2 handle, uint at) { return Out4(ADDRESS_OF(handle, at)).
 void store_u32(uvec2 handle, uint at, uint value) { Out1(ADDRESS_OF(handle, at)).v = value; }
 void store_u32x2(uvec2 handle, uint at, uvec2 value) { Out2(ADDRESS_OF(handle, at)).v = value; }
 void store_u32x4(uvec2 handle, uint at, uvec4 value) { Out4(ADDRESS_OF(handle, at)).v = value; }
+
 #define SHARED1(handle, at) Shared1(ADDRESS_OF(handle, at)).v
 #define SHARED2(handle, at) Shared2(ADDRESS_OF(handle, at)).v
 #define SHARED4(handle, at) Shared4(ADDRESS_OF(handle, at)).v
@@ -102,3 +97,23 @@ float load_f32_coherent(uvec2 handle, uint at) { return uintBitsToFloat(load_u32
 vec4 load_f32x4_coherent(uvec2 handle, uint at) { return uintBitsToFloat(load_u32x4_coherent(handle, at)); }
 void store_f32_coherent(uvec2 handle, uint at, float value) { store_u32_coherent(handle, at, floatBitsToUint(value)); }
 void store_f32x4_coherent(uvec2 handle, uint at, vec4 value) { store_u32x4_coherent(handle, at, floatBitsToUint(value)); }
+
+// Lavapipe gathers words by an instruction during which AMD's CPUs wait for one line after the other,
+// unless they are in a cache; bytes it loads one by one, which CPUs do ahead. So with TOUCH, where
+// lanes load for each other, a byte of each line is read before its words are.
+// macros: TOUCH
+#define CACHE_LINE 64
+#if KIM_ADDRESS && defined TOUCH
+#extension GL_EXT_shader_8bit_storage : require
+layout(buffer_reference, std430, buffer_reference_align = 1) readonly restrict buffer InByte { uint8_t v; };
+#define TOUCHES true
+uint touched = 0;
+void touch_line(uvec2 handle, uint at) { touched |= uint(InByte(ADDRESS_OF(handle, at)).v); }
+// Never true, which compilers cannot know; what comes of it makes them keep the reading.
+// count: any number of things
+bool touched_nothing(uint count) { return touched > 255 + count; }
+#else
+#define TOUCHES false
+void touch_line(uvec2 handle, uint at) {}
+bool touched_nothing(uint count) { return false; }
+#endif
