@@ -390,7 +390,7 @@ uint next_slot(uint slot)
 void touch_block(uint lane, uint at)
 {
     const uint bytes = KEY_BLOCK / KEY_GROUP * KV_GROUP_WORDS * 4;
-    for (uint i = 0; i < bytes; i += LANES * CACHE_LINE) {
+    for (uint i = 0; TOUCHES && i < bytes; i += LANES * CACHE_LINE) {
         const uint line = at + min(i + lane * CACHE_LINE, bytes - 1);
         touch_line(a.k_cache, line);
         touch_line(a.v_cache, line);
@@ -454,8 +454,9 @@ void main()
 #endif
     }
     uint slot = block * KEY_BLOCK % a.cache_rows; // of the block's first key
+    touch_block(lane, kv_at + k_word_at(slot, 0));
     for (; block < end; block++) {
-        if (TOUCHES && block + 1 < end)
+        if (block + 1 < end)
             touch_block(lane, kv_at + k_word_at(next_slot(slot), 0));
         // scores of the lane's keys: i * KEYS + s is of query i and key s * LANES + lane of the block
         uint k_at[KEYS];

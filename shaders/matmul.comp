@@ -139,14 +139,15 @@ void add_quads(uint at, vec4 q0[SETS][SECTIONS], vec4 q1[SETS][SECTIONS], uint s
     }
 }
 
-// Every line of chunk c, or the end of the rows.
-void touch_chunk(weight_place p[SETS], uint c)
+// Every line of chunk c of SETS row groups, from `group` on, of `groups`.
+void touch_chunk(uint group, uint groups, uint c)
 {
-    for (uint set = 0; set < SETS; set++) {
-        for (uint i = 0; i < RECORD / CHUNKS; i += PASS_LANES * CACHE_LINE) {
-            const uint at = c * (RECORD / CHUNKS) + i + pass_lane() * CACHE_LINE;
-            touch_line(p[set].handle, p[set].at + min(at, a.blocks * RECORD - 1));
-        }
+    const uint lines = (RECORD / CHUNKS + CACHE_LINE - 1) / CACHE_LINE; // of a row group
+    const uint stride = a.blocks * RECORD;
+    for (uint i = 0; TOUCHES && i < SETS * lines; i += PASS_LANES) {
+        const uint set = (i + pass_lane()) / lines, line = (i + pass_lane()) % lines;
+        const uint at = (group + set) * stride + c * (RECORD / CHUNKS) + line * CACHE_LINE;
+        touch_line(a.w, min(at, groups * stride - 1));
     }
 }
 
@@ -200,10 +201,10 @@ void main()
     }
     for (uint i = 0; i < SUMS; i++)
         sum[i] = vec2(0);
+    touch_chunk(first_group, groups, slice);
     for (uint c = slice; c < chunks; c += SLICES) {
         const uint start = chunk_start(c) * 4;
-        if (TOUCHES)
-            touch_chunk(p, c + SLICES);
+        touch_chunk(first_group, groups, c + SLICES);
         if (COLUMNS == 1) {
             add_chunk_of_one(p, c, x_at[0] + start, sum);
             continue;
