@@ -128,7 +128,7 @@ static void list_features(const kim_gpu *g, device_features *f)
             .bufferDeviceAddress = g->address,
             .shaderFloat16 = g->info.float16,
             .shaderInt8 = int8,
-            .storageBuffer8BitAccess = g->touch,
+            .storageBuffer8BitAccess = g->has_touch,
             .vulkanMemoryModel = half || int8,
             .vulkanMemoryModelDeviceScope = half || int8,
         },

@@ -49,7 +49,6 @@ struct kim_gpu {
 
     bool address; // memory mode: device addresses; else the table
     bool pass;    // lanes load for each other, see shaders/pass.glsl
-    bool touch;   // weights are touched before they are read, see TOUCH in shaders/memory.glsl
     uint64_t block_limit;
     uint32_t matmul_ways;  // set of bits: those that this device and this build have
     matmul_way matmul_way; // the one that is taken, where the weights' type lets it
@@ -61,6 +60,8 @@ struct kim_gpu {
                                                // unless lanes were measured faster
     bool has_attention_nv, attention_nv; // the same by attention_tile_nv.comp: possible; taken
                                          // instead, if measured faster
+    bool has_touch, touch; // with `pass`, few rows touch what they load next (shaders/memory.glsl):
+                           // possible; taken, unless loads as needed were measured faster
     bool has_attention_quads,
         attention_quads; // attention of one row, with lanes that load for each
                          // other by fours: possible; taken, if measured faster

@@ -59,8 +59,9 @@ void matmul_ways_find(kim_gpu *g)
                           attention_nv_fits(g, &d->matrix_half) &&
                           kim_spirv_table[KIM_VARIANT_ATTENTION_TILE_NV].code[g->address];
     g->has_attention_quads = d->subgroup_quads;
-    g->touch = g->pass && g->address && d->storage_8bit &&
-               kim_spirv_table[KIM_VARIANT_MATMUL_TOUCH_F32].code[g->address];
+    g->has_touch = g->pass && g->address && d->storage_8bit &&
+                   kim_spirv_table[KIM_VARIANT_MATMUL_TOUCH_F32].code[g->address];
+    g->touch = g->has_touch;
     g->matmul_way = d->type == KIM_DEVICE_CPU ? MATMUL_FEW
                     : has(g, MATMUL_HALF)     ? MATMUL_HALF
                                               : MATMUL_FLOAT;

@@ -81,6 +81,17 @@ static void take_few(kim_gpu *g, uint32_t i)
     g->few_shape = i;
 }
 
+static const char *loads_candidate(const kim_gpu *g, uint32_t i)
+{
+    static const char *const names[] = { "touched ahead", "as needed" };
+    return g->has_touch && g->pass ? names[i] : NULL;
+}
+
+static void take_loads(kim_gpu *g, uint32_t i)
+{
+    g->touch = g->has_touch && i == 0;
+}
+
 static const char *decode_candidate(const kim_gpu *g, uint32_t i)
 {
     if (!i)
@@ -207,6 +218,8 @@ static const choice choices[] = {
     { "tile", TILE_SHAPES, tile_candidate, take_tile, NULL, many_checks, many_times,
       sizeof many_checks / sizeof *many_checks, sizeof many_times / sizeof *many_times },
     { "few columns", FEW_SHAPES, few_candidate, take_few, NULL, few_checks, few_times,
+      sizeof few_checks / sizeof *few_checks, sizeof few_times / sizeof *few_times },
+    { "loads", 2, loads_candidate, take_loads, NULL, few_checks, few_times,
       sizeof few_checks / sizeof *few_checks, sizeof few_times / sizeof *few_times },
     { "decode attention", 2, decode_candidate, take_decode, NULL, decode_checks, decode_times,
       sizeof decode_checks / sizeof *decode_checks, sizeof decode_times / sizeof *decode_times },

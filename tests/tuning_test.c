@@ -137,6 +137,8 @@ static void test_file(void)
     if (g->info.buffer_device_address)
         check_rows(&measured, "memory", 2);
     snprintf(path, sizeof path, "%s/tuning-%s-auto.txt", folder, g->info.uuid);
+    if (g->has_touch)
+        check_rows(&measured, "loads", 2);
     const bool address = g->address;
     const matmul_way way = g->matmul_way;
     const kim_device_info info = g->info;
