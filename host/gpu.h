@@ -60,7 +60,7 @@ struct kim_gpu {
                                                // unless lanes were measured faster
     bool has_attention_nv, attention_nv; // the same by attention_tile_nv.comp: possible; taken
                                          // instead, if measured faster
-    bool has_touch, touch; // with `pass`, few rows touch what they load next (shaders/memory.glsl):
+    bool has_touch, touch; // with `pass`, shaders touch what they load next (shaders/memory.glsl):
                            // possible; taken, unless loads as needed were measured faster
     bool has_attention_quads,
         attention_quads; // attention of one row, with lanes that load for each

@@ -37,7 +37,7 @@ const tile_shape tile_shapes[TILE_SHAPES] = {
     { "large", { 256, 64, 128, 16 }, { 128, 128 } },
 };
 
-// Whether shaders for few rows touch what they read next: see TOUCH in shaders/memory.glsl.
+// Whether shaders touch what they read next: see TOUCH in shaders/memory.glsl.
 static bool touches(const kim_gpu *g)
 {
     return g->touch && g->pass;
@@ -101,9 +101,8 @@ pipeline_key matmul_pipeline(const kim_gpu *g, const linear_part *part, bool pai
         { KIM_VARIANT_MATMUL_F32, KIM_VARIANT_MATMUL_GLU_F32 },
         { KIM_VARIANT_MATMUL_TOUCH_F32, KIM_VARIANT_MATMUL_GLU_TOUCH_F32 },
     };
-    const bool touch = touches(g) && at_once <= 8; // more: loads are the lesser part
     return (pipeline_key){
-        .variant = first[touch][paired] + weight_index(part->type),
+        .variant = first[touches(g)][paired] + weight_index(part->type),
         .constants = { 8 * few.groups * few.slices, at_once, few.slices, few.groups, flags, sets },
     };
 }
@@ -216,24 +215,27 @@ uint32_t attention_splits(const kim_gpu *g, const head_shape *s, uint32_t keys, 
 pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape *s,
                                 const uint32_t rows_keys[2], bool rope)
 {
-    enum { PLAIN, ROPE, ROPE_QUADS, ROPE_TOUCH, KINDS };
-    static const enum kim_variant variants[KV_TYPES][KINDS] = {
-        [KV_F16] = { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_ROPE,
-                     KIM_VARIANT_ATTENTION_ROPE_QUADS, KIM_VARIANT_ATTENTION_ROPE_TOUCH },
-        [KV_Q8] = { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8,
-                    KIM_VARIANT_ATTENTION_ROPE_Q8_QUADS, KIM_VARIANT_ATTENTION_ROPE_Q8_TOUCH },
+    enum { PLAIN, TOUCH, QUADS, KINDS };
+    static const enum kim_variant variants[KV_TYPES][2][KINDS] = {
+        // rope
+        [KV_F16] = { { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_TOUCH },
+                     { KIM_VARIANT_ATTENTION_ROPE, KIM_VARIANT_ATTENTION_ROPE_TOUCH,
+                       KIM_VARIANT_ATTENTION_ROPE_QUADS } },
+        [KV_Q8] = { { KIM_VARIANT_ATTENTION_Q8, KIM_VARIANT_ATTENTION_Q8_TOUCH },
+                    { KIM_VARIANT_ATTENTION_ROPE_Q8, KIM_VARIANT_ATTENTION_ROPE_Q8_TOUCH,
+                      KIM_VARIANT_ATTENTION_ROPE_Q8_QUADS } },
     };
     const uint32_t rows = rows_keys[0], keys = rows_keys[1], group = heads_at_once(g, s);
     const uint32_t lane_keys = g->pass ? 2 : 1; // q, which is gathered there, serves two keys
     uint32_t queries = 1;
     while (queries < most_queries(g, rows) && queries < rows * group)
         queries *= 2;
-    const int kind = !rope                ? PLAIN
-                     : g->attention_quads ? ROPE_QUADS
-                     : touches(g)         ? ROPE_TOUCH
-                                          : ROPE;
+    // many rows are longer over what they load than over loading
+    const int kind = rope && g->attention_quads               ? QUADS
+                     : touches(g) && rows < MANY_QUERIES_ROWS ? TOUCH
+                                                              : PLAIN;
     return (pipeline_key){
-        .variant = variants[type][kind],
+        .variant = variants[type][rope][kind],
         .constants = { KEY_BLOCK / lane_keys, s->head, queries, group,
                        attention_splits(g, s, keys, rows), lane_keys },
     };

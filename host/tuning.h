@@ -3,8 +3,8 @@
 //
 // Measured are the memory mode, the way of products of many columns (those that do not round
 // activations to int8), their tiles, how lanes share products of few columns, whether what these
-// and attention of one row load is touched ahead, whether lanes load for each other in attention of
-// one row, and how attention of many rows goes. Each candidate is first checked against plain C;
+// and attention load is touched ahead, whether lanes load for each other in attention of one row,
+// and how attention of many rows goes. Each candidate is first checked against plain C;
 // one that is wrong is struck off. The results are kept in a text file beside the pipeline cache,
 // for a device, driver and set of shaders, and for each memory mode that can be asked for.
 #ifndef KIM_TUNING_H
