@@ -216,8 +216,8 @@ pipeline_key attention_pipeline(const kim_gpu *g, kv_type type, const head_shape
                                 const uint32_t rows_keys[2], bool rope)
 {
     enum { PLAIN, TOUCH, QUADS, KINDS };
+    // the second index is `rope`
     static const enum kim_variant variants[KV_TYPES][2][KINDS] = {
-        // rope
         [KV_F16] = { { KIM_VARIANT_ATTENTION, KIM_VARIANT_ATTENTION_TOUCH },
                      { KIM_VARIANT_ATTENTION_ROPE, KIM_VARIANT_ATTENTION_ROPE_TOUCH,
                        KIM_VARIANT_ATTENTION_ROPE_QUADS } },
