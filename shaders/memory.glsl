@@ -7,7 +7,7 @@
 // buffer reference costs it half as much again.
 //
 // All accesses are of 32-bit words, alone or in aligned twos and fours, so nothing is asked of a
-// device beyond core Vulkan: half floats are packed and unpacked in registers.
+// device beyond core Vulkan, but for TOUCH: half floats are packed and unpacked in registers.
 // load_* are for what the dispatch does not write; reload_* for what it does. *_coherent are for what
 // other lanes of the same dispatch write or read, with a memoryBarrierBuffer() between; of a word that
 // is added to atomically, the same dispatch reads and writes with these.
@@ -44,7 +44,6 @@ uvec4 reload_u32x4(uvec2 handle, uint at) { return Out4(ADDRESS_OF(handle, at)).
 void store_u32(uvec2 handle, uint at, uint value) { Out1(ADDRESS_OF(handle, at)).v = value; }
 void store_u32x2(uvec2 handle, uint at, uvec2 value) { Out2(ADDRESS_OF(handle, at)).v = value; }
 void store_u32x4(uvec2 handle, uint at, uvec4 value) { Out4(ADDRESS_OF(handle, at)).v = value; }
-
 #define SHARED1(handle, at) Shared1(ADDRESS_OF(handle, at)).v
 #define SHARED2(handle, at) Shared2(ADDRESS_OF(handle, at)).v
 #define SHARED4(handle, at) Shared4(ADDRESS_OF(handle, at)).v

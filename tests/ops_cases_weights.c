@@ -654,7 +654,7 @@ void cases_weights(ops_run *run)
     matmul_cases(run, &p, every, 18, 1);
     p = (matrix_params){ .types = { named("Q8_0") }, .rows = { 4098 }, .n = 1, .width = 64 };
     matmul_cases(run, &p, every, 3, 1);
-    p.types[0] = named("F16"); // wide weights in many rows have a pipeline of their own
+    p.types[0] = named("F16");
     matmul_cases(run, &p, every, 1, 1);
 }
 
